@@ -1,0 +1,37 @@
+"""One exception tree, importable from every room.
+
+Every message is one sentence that names the file, field or key at fault, says what was
+expected, and what to do.  The faces (command line, HTTP) print it and nothing else.
+"""
+
+
+class CalotypeError(Exception):
+    """Root of everything Calotype raises on purpose; the command line exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class InputError(CalotypeError):
+    """An argument, option or request field is wrong."""
+
+    exit_code = 2
+
+
+class DataError(CalotypeError):
+    """A data set, picture or caption cannot be used."""
+
+
+class FetchError(CalotypeError):
+    """Something the user asked to fetch cannot be had."""
+
+
+class CheckpointError(CalotypeError):
+    """A weights file cannot be read, or does not fit the model."""
+
+
+class OutputError(CalotypeError):
+    """A result cannot be written where it was asked for."""
+
+
+class TrainingError(CalotypeError):
+    """A training run cannot start, resume or go on."""
