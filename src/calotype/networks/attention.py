@@ -1,0 +1,124 @@
+"""Attention and the transformer that sits inside a U-Net (Rombach et al. 2022, arXiv:2112.10752).
+
+Queries, keys and values are three separate layers, as in every published checkpoint and every LoRA
+made for one: loading stays a renaming, and whoever wants them fused concatenates them afterwards.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Multi-head attention (Vaswani et al. 2017, arXiv:1706.03762, eq. 1): (B N C) -> (B N C).
+
+    Keys and values come from `context` (B L D), or from the input itself where it is None.
+    """
+
+    def __init__(
+        self, width: int, heads: int, *, context_width: int | None = None, projection_bias: bool = False
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        source = width if context_width is None else context_width
+        self.query = nn.Linear(width, width, bias=projection_bias)
+        self.key = nn.Linear(source, width, bias=projection_bias)
+        self.value = nn.Linear(source, width, bias=projection_bias)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        source = x if context is None else context
+        # (B N C) -> (B heads N C/heads)
+        query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        key = self.key(source).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        value = self.value(source).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        y: Tensor = self.out(mixed.transpose(1, 2).flatten(2))  # (B heads N C/heads) -> (B N C)
+        return y
+
+
+class MapAttention(nn.Module):
+    """The autoencoder's attention: one head over all pixels of a map, (B C H W) -> (B C H W)."""
+
+    def __init__(self, channels: int, *, groups: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
+        self.attention = Attention(channels, 1, projection_bias=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)  # (B C H W) -> (B H*W C)
+        mixed = self.attention(tokens).unflatten(1, x.shape[-2:])  # (B H*W C) -> (B H W C)
+        return x + mixed.permute(0, 3, 1, 2)  # (B H W C) -> (B C H W)
+
+
+class GatedGelu(nn.Module):
+    """Feed-forward layer gated by GELU (Shazeer 2020, arXiv:2002.05202, eq. 6): (B N C) -> (B N C)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, 8 * width)
+        self.down = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.up(x).chunk(2, dim=-1)  # (B N 8C) -> 2 x (B N 4C)
+        y: Tensor = self.down(value * F.gelu(gate))
+        return y
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, attention to the context, feed-forward, each beside a skip: (B N C) -> (B N C).
+
+    Without a `context_width` the middle third is left out.
+    """
+
+    def __init__(self, width: int, heads: int, *, context_width: int) -> None:
+        super().__init__()
+        self.norm_self = nn.LayerNorm(width)
+        self.attend_self = Attention(width, heads)
+        self.norm_context = nn.LayerNorm(width) if context_width else None
+        self.attend_context = Attention(width, heads, context_width=context_width) if context_width else None
+        self.norm_feed = nn.LayerNorm(width)
+        self.feed = GatedGelu(width)
+
+    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        x = x + self.attend_self(self.norm_self(x))
+        if self.norm_context is not None and self.attend_context is not None:
+            x = x + self.attend_context(self.norm_context(x), context)
+        return x + self.feed(self.norm_feed(x))
+
+
+class SpatialTransformer(nn.Module):
+    """Transformer blocks over the pixels of a map, beside a skip: (B C H W) -> (B C H W).
+
+    SD 1.x enters and leaves through 1x1 convolutions, later models through linear layers: the same
+    function with weights of another shape, kept apart so that each loads as it is stored.
+    """
+
+    def __init__(
+        self, channels: int, heads: int, depth: int, *, context_width: int, groups: int, linear: bool
+    ) -> None:
+        super().__init__()
+        self.linear = linear
+        self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
+        self.enter: nn.Module = nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(channels, heads, context_width=context_width) for _ in range(depth)
+        )
+        self.leave: nn.Linear | nn.Conv2d = (
+            nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
+        )
+
+    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        h = self.norm(x)
+        if not self.linear:
+            h = self.enter(h)
+        h = h.permute(0, 2, 3, 1).flatten(1, 2)  # (B C H W) -> (B H*W C), free when channels-last
+        if self.linear:
+            h = self.enter(h)
+        for block in self.blocks:
+            h = block(h, context)
+        if self.linear:
+            h = self.leave(h)
+        h = h.unflatten(1, x.shape[-2:]).permute(0, 3, 1, 2)  # (B H*W C) -> (B C H W)
+        if not self.linear:
+            h = self.leave(h)
+        return x + h
