@@ -1,0 +1,179 @@
+"""CLIP's byte-pair tokenizer: the same rules for OpenAI's vocabulary and for one of our own.
+
+Rules (Radford et al. 2021, `simple_tokenizer.py`): NFC, runs of white space to one blank, lower case;
+split into words by CLIP's pattern; every byte of a word is a printable letter; the last letter of a word
+carries `</w>`; pairs are merged in the order of `merges`.  A text becomes START, its tokens, END, padding.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer as FastTokenizer
+from torch import Tensor
+
+from calotype.errors import CheckpointError
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+WORD_END = "</w>"
+PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+def byte_letters() -> list[str]:
+    """The 256 letters that stand for the bytes, in the order of CLIP's vocabulary (GPT-2's table)."""
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(len(others))]
+
+
+def _pipeline(model: models.BPE) -> FastTokenizer:
+    fast = FastTokenizer(model)
+    fast.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    fast.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PATTERN), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    fast.decoder = decoders.ByteLevel()
+    return fast
+
+
+class Tokenizer:
+    """Texts to token numbers.  Make one with `from_vocab`, `from_clip_files` or `train`."""
+
+    def __init__(self, vocab: dict[str, int], merges: Sequence[str], context_length: int) -> None:
+        for special in (START, END):
+            if special not in vocab:
+                raise CheckpointError(
+                    f"the tokenizer's vocabulary lacks {special!r}; use a vocabulary in CLIP's layout"
+                )
+        self.vocab = dict(vocab)
+        self.merges = list(merges)
+        self.context_length = context_length
+        self.start, self.end = vocab[START], vocab[END]
+        try:
+            model = models.BPE(
+                vocab=self.vocab,
+                merges=[_pair(merge) for merge in self.merges],
+                continuing_subword_prefix="",
+                end_of_word_suffix=WORD_END,
+                fuse_unk=False,
+                unk_token=END,
+            )
+        except Exception as error:  # the Rust side raises bare Exception
+            raise CheckpointError(
+                f"the tokenizer's merges do not fit its vocabulary ({error}); take both from one model"
+            ) from None
+        self._fast = _pipeline(model)
+        self._fast.add_special_tokens([START, END])
+        self._fast.post_processor = processors.RobertaProcessing(
+            (END, self.end), (START, self.start), trim_offsets=False, add_prefix_space=False
+        )
+
+    @classmethod
+    def from_vocab(cls, vocab: dict[str, int], merges: Sequence[str], context_length: int = 77) -> Tokenizer:
+        """From a vocabulary (token -> number) and merges ("left right", first merged first).
+
+        Raises CheckpointError where the two do not fit each other.
+        """
+        return cls(vocab, merges, context_length)
+
+    @classmethod
+    def from_clip_files(cls, folder: str | Path, context_length: int = 77) -> Tokenizer:
+        """From a folder with CLIP's `vocab.json` and `merges.txt`; CheckpointError if they are unreadable."""
+        folder = Path(folder)
+        try:
+            vocab: Any = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+            lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{folder} holds no readable tokenizer ({error}); it needs vocab.json and merges.txt"
+            ) from None
+        return cls(
+            vocab, [line for line in lines if line and not line.startswith("#version")], context_length
+        )
+
+    def save_clip_files(self, folder: str | Path) -> None:
+        """Write `vocab.json` and `merges.txt` in CLIP's layout into an existing folder."""
+        folder = Path(folder)
+        vocab = json.dumps(self.vocab, ensure_ascii=False, separators=(",", ":"))
+        (folder / "vocab.json").write_text(vocab + "\n", encoding="utf-8")
+        merges = "\n".join(["#version: 0.2", *self.merges]) + "\n"
+        (folder / "merges.txt").write_text(merges, encoding="utf-8")
+
+    @classmethod
+    def train(cls, texts: Iterable[str], size: int = 8192, context_length: int = 32) -> Tokenizer:
+        """Learn merges from texts; at most `size` entries in all, fewer where the texts run out of pairs.
+
+        The vocabulary is laid out as CLIP's: 256 byte letters, the same with `</w>`, one entry per merge,
+        START, END; so any text in any script has tokens.  The same texts in the same order give the same
+        vocabulary.
+        """
+        letters = byte_letters()
+        room = size - 2 * len(letters) - 2
+        if room < 0:
+            raise ValueError(f"size {size} is too small: the letters and specials alone take {size - room}")
+        fast = _pipeline(models.BPE(end_of_word_suffix=WORD_END))
+        trainer = trainers.BpeTrainer(
+            vocab_size=size,
+            show_progress=False,
+            initial_alphabet=letters,
+            # Ties are broken by number, and letters first met in the texts get theirs in hash order, which
+            # differs from run to run; so every word-ending letter gets its number here.
+            special_tokens=[letter + WORD_END for letter in letters],
+            end_of_word_suffix=WORD_END,
+        )
+        fast.train_from_iterator(texts, trainer)
+        learned = json.loads(fast.to_str())["model"]["merges"]
+        merges = [" ".join(pair) for pair in learned[:room]]
+        tokens = [*letters, *(letter + WORD_END for letter in letters)]
+        tokens += [merge.replace(" ", "") for merge in merges]
+        tokens += [START, END]
+        # Two pairs can merge into one string ("a b" + "c", "a" + "b c"): the entry is then shared.
+        unique = list(dict.fromkeys(tokens))
+        return cls({token: number for number, token in enumerate(unique)}, merges, context_length)
+
+    def __len__(self) -> int:
+        return len(self.vocab)
+
+    def encode(self, texts: Sequence[str], pad: int | None = None) -> Tensor:
+        """(B L) int64, L = context_length: START, the text's tokens, END, then `pad` (END unless given).
+
+        A text too long for L is cut, END kept; `dropped` says what was lost.
+        """
+        room = self.context_length - 2
+        fill = self.end if pad is None else pad
+        rows = []
+        for encoding in self._fast.encode_batch(list(texts), add_special_tokens=False):
+            row = [self.start, *encoding.ids[:room], self.end]
+            rows.append(row + [fill] * (self.context_length - len(row)))
+        return torch.tensor(rows, dtype=torch.long).reshape(len(rows), self.context_length)
+
+    def dropped(self, text: str) -> str:
+        """The end of the text for which `encode` has no room; empty when all of it fits."""
+        encoding = self._fast.encode(text, add_special_tokens=False)
+        room = self.context_length - 2
+        if len(encoding.ids) <= room:
+            return ""
+        # Offsets are in the text as it was written; a word cut in two is named whole.
+        start = encoding.offsets[room][0]
+        while start > 0 and not text[start - 1].isspace():
+            start -= 1
+        return text[start:].strip()
+
+
+def _pair(merge: str) -> tuple[str, str]:
+    left, _, right = merge.partition(" ")
+    return left, right
