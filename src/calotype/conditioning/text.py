@@ -32,11 +32,19 @@ class TextConfig:
 
 
 class TextEncoder(nn.Module):
-    """Texts to Conditioning; the empty text is the unconditional one."""
+    """Texts to Conditioning; the empty text is the unconditional one.
 
-    def __init__(self, configs: Sequence[TextConfig], tokenizer: Tokenizer) -> None:
+    Without towers (and then without a tokenizer) it is the text encoder of a model that takes no text.
+    """
+
+    def __init__(self, configs: Sequence[TextConfig], tokenizer: Tokenizer | None) -> None:
         super().__init__()
+        if (tokenizer is None) != (not configs):
+            raise CheckpointError(
+                "the model has a text encoder but no tokenizer, or the reverse; take both from one model"
+            )
         for config in configs:
+            assert tokenizer is not None
             if config.clip.vocabulary < len(tokenizer) or config.clip.end_token != tokenizer.end:
                 raise CheckpointError(
                     f"the tokenizer has {len(tokenizer)} entries and end token {tokenizer.end}, but the text "
@@ -57,6 +65,8 @@ class TextEncoder(nn.Module):
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """(T B L) int64: the texts' token numbers for each of the T towers, which differ in their padding."""
+        if self.tokenizer is None:
+            return torch.zeros(0, len(texts), 0, dtype=torch.long)
         rows = []
         for config in self.configs:
             pad = None if config.pad_token is None else self.tokenizer.vocab[config.pad_token]
@@ -65,17 +75,16 @@ class TextEncoder(nn.Module):
 
     def encode_tokens(self, tokens: Tensor) -> Conditioning:
         """(T B L) token numbers, all rows in one batch, as training wants them."""
-        device = next(self.parameters()).device
         features, vector = [], None
-        for config, tower, numbers in zip(self.configs, self.towers, tokens.to(device), strict=True):
+        for config, tower, numbers in zip(self.configs, self.towers, tokens, strict=True):
             assert isinstance(tower, ClipText)
-            found = tower(numbers)  # (B L) -> (B L D)
-            if config.layer == -1 and config.final_norm:
-                features.append(found.last)
-            elif config.final_norm:
-                features.append(tower.final_norm(found.hidden[config.layer]))
-            else:
+            found = tower(numbers.to(next(tower.parameters()).device))  # (B L) -> (B L D)
+            if not config.final_norm:
                 features.append(found.hidden[config.layer])
+            elif config.layer == -1:
+                features.append(found.last)
+            else:
+                features.append(tower.final_norm(found.hidden[config.layer]))
             if config.pooled:
                 vector = found.pooled
-        return Conditioning(tokens=torch.cat(features, dim=-1), vector=vector)
+        return Conditioning(tokens=torch.cat(features, dim=-1) if features else None, vector=vector)

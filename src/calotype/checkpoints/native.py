@@ -1,0 +1,259 @@
+"""Calotype's own checkpoint: one safetensors file that holds everything needed to use the model.
+
+Tensors are named PART.KEY with the parts autoencoder, text_encoder, denoiser (any of them may be absent).
+Metadata, all texts: `format` = calotype, `config` (ModelConfig as JSON), `tokenizer` (JSON: vocab, merges,
+context_length), `recipe` (JSON: how it was made), `weights_sha256`, `calotype_version`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from calotype import __version__
+from calotype.conditioning.tokenizer import Tokenizer
+from calotype.errors import CheckpointError, InputError, OutputError
+from calotype.models.config import ModelConfig
+from calotype.models.latent_diffusion import LatentDiffusion, build
+from calotype.networks.autoencoder import Autoencoder
+
+PARTS = ("autoencoder", "text_encoder", "denoiser")
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """What a checkpoint says of itself, read without its tensors.
+
+    parameters  numbers stored, by part
+    dtype       of the tensors on disk, as safetensors writes it ("F16")
+    """
+
+    path: Path
+    config: ModelConfig
+    parameters: dict[str, int]
+    dtype: str
+    weights_hash: str
+    recipe: dict[str, Any]
+    version: str
+
+
+def save(
+    path: str | Path,
+    model: LatentDiffusion,
+    *,
+    recipe: Mapping[str, Any] | None = None,
+    dtype: torch.dtype = torch.float16,
+    parts: Sequence[str] = PARTS,
+) -> str:
+    """Write the model (or only the named parts) atomically; returns the hash of the weights as stored.
+
+    Raises OutputError where the file cannot be written, CheckpointError where a weight is not a finite
+    number in `dtype`.
+    """
+    path = Path(path)
+    tensors = {}
+    for part in parts:
+        for name, value in model.parts()[part].state_dict().items():
+            stored = value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
+            if not bool(torch.isfinite(stored).all()):
+                raise CheckpointError(
+                    f"{part}.{name} holds numbers that are not finite in {dtype}; "
+                    "the training has diverged, go back to an earlier checkpoint"
+                )
+            tensors[f"{part}.{name}"] = stored
+    digest = weights_sha256(tensors)
+    metadata = {
+        "format": "calotype",
+        "config": model.config.to_json(),
+        "recipe": json.dumps(recipe or {}, ensure_ascii=False),
+        "weights_sha256": digest,
+        "calotype_version": __version__,
+    }
+    tokenizer = model.text_encoder.tokenizer
+    if tokenizer is not None:
+        metadata["tokenizer"] = json.dumps(
+            {
+                "vocab": tokenizer.vocab,
+                "merges": tokenizer.merges,
+                "context_length": tokenizer.context_length,
+            },
+            ensure_ascii=False,
+        )
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(tensors, partial, metadata)
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"{path} cannot be written ({error}); choose another place or free space") from None
+    return digest
+
+
+def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over name, dtype, shape and bytes of every tensor, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+class _File:
+    """An open checkpoint; every failure to read it is a CheckpointError."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise CheckpointError(f"{self.path} is not a file; name a .safetensors file of Calotype's")
+        try:
+            self._file: Any = safe_open(str(self.path), framework="pt")
+            self.metadata: dict[str, str] = self._file.metadata() or {}
+            self.shapes = {
+                name: tuple(self._file.get_slice(name).get_shape())
+                for name in self._file.keys()  # noqa: SIM118
+            }
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{self.path} is no readable safetensors file ({error}); it is cut short or of another kind, "
+                "so fetch or make it again"
+            ) from None
+        if self.metadata.get("format") != "calotype":
+            raise CheckpointError(
+                f"{self.path} is a safetensors file, but not a checkpoint of Calotype's (its metadata lacks "
+                "format=calotype); name a file written by `calotype train`"
+            )
+
+    def text(self, key: str) -> str:
+        if key not in self.metadata:
+            raise CheckpointError(f"{self.path} lacks {key!r} in its metadata; the file is damaged")
+        return self.metadata[key]
+
+    def config(self) -> ModelConfig:
+        try:
+            return ModelConfig.from_json(self.text("config"))
+        except (CheckpointError, InputError) as error:
+            raise CheckpointError(f"{self.path}: {error}") from None
+
+    def tokenizer(self, config: ModelConfig) -> Tokenizer | None:
+        if not config.text:
+            return None
+        try:
+            stored = json.loads(self.text("tokenizer"))
+            return Tokenizer.from_vocab(stored["vocab"], stored["merges"], stored["context_length"])
+        except (ValueError, KeyError, TypeError):
+            raise CheckpointError(
+                f"{self.path} holds a damaged tokenizer; make or fetch the file again"
+            ) from None
+
+    def dtype(self) -> str:
+        return next((str(self._file.get_slice(name).get_dtype()) for name in self.shapes), "none")
+
+    def fill(self, part: str, module: nn.Module, device: torch.device | str, dtype: torch.dtype) -> None:
+        """Give the module, built on the meta device, its tensors; strict in names and shapes."""
+        wanted = {f"{part}.{name}": tuple(value.shape) for name, value in module.state_dict().items()}
+        stored = {name: shape for name, shape in self.shapes.items() if name.startswith(part + ".")}
+        missing, extra = wanted.keys() - stored.keys(), stored.keys() - wanted.keys()
+        misshapen = [
+            f"{name} {stored[name]} instead of {wanted[name]}"
+            for name in sorted(wanted.keys() & stored.keys())
+            if wanted[name] != stored[name]
+        ]
+        problems = [
+            f"{verb} {_some(names)}"
+            for verb, names in (("lacks", missing), ("has unknown", extra), ("has misshapen", misshapen))
+            if names
+        ]
+        if problems:
+            raise CheckpointError(
+                f"{self.path} {' and '.join(problems)}; its weights are not those of its config"
+            )
+        state = {}
+        for name in stored:
+            value = self._file.get_tensor(name)
+            state[name.removeprefix(part + ".")] = value.to(
+                device, dtype if value.is_floating_point() else None
+            )
+        module.load_state_dict(state, assign=True)
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first three names, and how many more."""
+    ordered = sorted(names)
+    shown = ", ".join(ordered[:3])
+    return shown if len(ordered) <= 3 else f"{shown} and {len(ordered) - 3} more"
+
+
+def describe(path: str | Path) -> FileInfo:
+    """What the file says of itself; CheckpointError where it is not a checkpoint of Calotype's."""
+    file = _File(path)
+    parameters = dict.fromkeys(PARTS, 0)
+    for name, shape in file.shapes.items():
+        part = name.partition(".")[0]
+        parameters[part] = parameters.get(part, 0) + prod(shape)
+    try:
+        recipe = json.loads(file.metadata.get("recipe", "{}"))
+    except ValueError:
+        raise CheckpointError(f"{path} holds a damaged recipe; make or fetch the file again") from None
+    return FileInfo(
+        path=file.path,
+        config=file.config(),
+        parameters={part: count for part, count in parameters.items() if count},
+        dtype=file.dtype(),
+        weights_hash=file.text("weights_sha256"),
+        recipe=recipe,
+        version=file.metadata.get("calotype_version", "unknown"),
+    )
+
+
+def load(
+    path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> LatentDiffusion:
+    """The whole model, ready for use, weights in `dtype` on `device`.
+
+    Raises CheckpointError: not a file, cut short, another format, a config of the wrong kind, a part or a
+    key missing, unknown or misshapen.
+    """
+    file = _File(path)
+    config = file.config()
+    tokenizer = file.tokenizer(config)
+    with torch.device("meta"):
+        model = build(config, tokenizer)
+    for part, module in model.parts().items():
+        if any(True for _ in module.parameters()) and not any(k.startswith(part + ".") for k in file.shapes):
+            raise CheckpointError(
+                f"{file.path} has no {part.replace('_', ' ')}, only a part of a model; "
+                "name a whole one, or train the rest with `calotype train diffusion`"
+            )
+        file.fill(part, module, device, dtype)
+    unknown = [name for name in file.shapes if name.partition(".")[0] not in PARTS]
+    if unknown:
+        raise CheckpointError(f"{file.path} has unknown {_some(unknown)}; the file needs a newer Calotype")
+    return model.replace(weights_hash=file.text("weights_sha256"))
+
+
+def load_autoencoder(
+    path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Autoencoder:
+    """Only the autoencoder, from a whole model or from a file that holds nothing else; errors as `load`'s."""
+    file = _File(path)
+    config = file.config()
+    if config.autoencoder is None or not any(name.startswith("autoencoder.") for name in file.shapes):
+        raise CheckpointError(
+            f"{file.path} has no autoencoder; name one made by `calotype train autoencoder`"
+        )
+    with torch.device("meta"):
+        autoencoder = Autoencoder(config.autoencoder)
+    file.fill("autoencoder", autoencoder, device, dtype)
+    return autoencoder.eval()

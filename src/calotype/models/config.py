@@ -1,0 +1,168 @@
+"""What a model is, as data: enough to build it, written as JSON into every checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from calotype.conditioning.text import TextConfig
+from calotype.conditioning.tokenizer import Tokenizer
+from calotype.diffusion.schedule import FlowSchedule, NoiseSchedule
+from calotype.errors import CheckpointError
+from calotype.networks.autoencoder import AutoencoderConfig
+from calotype.networks.unet import UNetConfig
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The noise levels of the training.
+
+    kind   linear, scaled_linear (betas; Stable Diffusion's is scaled_linear), cosine, or flow
+    shift  flow only: time shifted towards noise (SD3)
+    """
+
+    kind: Literal["linear", "scaled_linear", "cosine", "flow"]
+    steps: int = 1000
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    zero_terminal_snr: bool = False
+    shift: float = 1.0
+
+    def build(self) -> NoiseSchedule | FlowSchedule:
+        """The schedule itself; InputError where the numbers make none."""
+        if self.kind == "flow":
+            return FlowSchedule(self.shift, self.steps)
+        if self.kind == "cosine":
+            schedule = NoiseSchedule.cosine(self.steps)
+        elif self.kind == "linear":
+            schedule = NoiseSchedule.linear(self.steps, self.beta_start, self.beta_end)
+        else:
+            schedule = NoiseSchedule.scaled_linear(self.steps, self.beta_start, self.beta_end)
+        return schedule.zero_terminal_snr() if self.zero_terminal_snr else schedule
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a request takes where it names nothing."""
+
+    steps: int = 20
+    guidance: float = 5.0
+    sampler: str = "dpmpp_2m"
+    grid: str = "trailing"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One model whole.
+
+    about             one line for `calotype models`
+    size              pixels a side of the pictures it was trained on
+    autoencoder       None for a model that denoises pixels
+    text              the text towers; none for a model without text
+    parameterization  what the U-Net puts out: eps, x0, v, flow or edm
+    sigma_data        edm only: the standard deviation of the data
+    """
+
+    name: str
+    about: str
+    size: int
+    autoencoder: AutoencoderConfig | None
+    text: tuple[TextConfig, ...]
+    unet: UNetConfig
+    parameterization: Literal["eps", "x0", "v", "flow", "edm"]
+    schedule: ScheduleConfig
+    defaults: Defaults = field(default_factory=Defaults)
+    sigma_data: float = 0.5
+
+    @property
+    def factor(self) -> int:
+        """Picture pixels per latent pixel along one side: what a picture's sides must be multiples of."""
+        return 1 if self.autoencoder is None else self.autoencoder.factor
+
+    def fitted_to(self, tokenizer: Tokenizer) -> ModelConfig:
+        """The same model with every text tower's vocabulary, context and end token those of `tokenizer`."""
+        towers = tuple(
+            dataclasses.replace(
+                tower,
+                clip=dataclasses.replace(
+                    tower.clip,
+                    vocabulary=len(tokenizer),
+                    context_length=tokenizer.context_length,
+                    end_token=tokenizer.end,
+                ),
+            )
+            for tower in self.text
+        )
+        return dataclasses.replace(self, text=towers)
+
+    def to_json(self) -> str:
+        """Every field, nested as the dataclasses are."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelConfig:
+        """The inverse of `to_json`.
+
+        A field may be absent only if it has a default; CheckpointError names what is missing, unknown or
+        of the wrong type.
+        """
+        try:
+            value = json.loads(text)
+        except ValueError as error:
+            raise CheckpointError(
+                f"the model's config is not JSON ({error}); the file is damaged or not Calotype's"
+            ) from None
+        decoded = _decode(cls, value, "config")
+        assert isinstance(decoded, ModelConfig)
+        return decoded
+
+
+def _decode(kind: Any, value: Any, where: str) -> Any:
+    """The value as type `kind`: dataclasses from dicts, tuples from lists, everything checked."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        return _decode_fields(kind, value, where)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_decode(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is types.UnionType:
+        if value is None and types.NoneType in arguments:
+            return None
+        return _decode(next(a for a in arguments if a is not types.NoneType), value, where)
+    if origin is Literal and value in arguments:
+        return value
+    if kind is float and type(value) is int:
+        return float(value)
+    if isinstance(kind, type) and type(value) is kind:
+        return value
+    expected = f"one of {', '.join(map(repr, arguments))}" if origin is Literal else _name(kind)
+    raise CheckpointError(f"{where} is {value!r}, but should be {expected}; the file needs a newer Calotype")
+
+
+def _name(kind: Any) -> str:
+    if dataclasses.is_dataclass(kind) or typing.get_origin(kind) is tuple:
+        return "an object" if dataclasses.is_dataclass(kind) else "a list"
+    return {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "a text")
+
+
+def _decode_fields(kind: Any, value: dict[str, Any], where: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    known = {entry.name: entry for entry in dataclasses.fields(kind)}
+    unknown = sorted(value.keys() - known.keys())
+    if unknown:
+        raise CheckpointError(
+            f"{where} has the unknown field {', '.join(unknown)}; the file needs a newer Calotype"
+        )
+    missing = [
+        name
+        for name, entry in known.items()
+        if name not in value
+        and entry.default is dataclasses.MISSING
+        and entry.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise CheckpointError(f"{where} lacks the field {', '.join(missing)}; the file is damaged")
+    return kind(**{name: _decode(hints[name], item, f"{where}.{name}") for name, item in value.items()})

@@ -1,0 +1,115 @@
+"""Autoencoder, text encoder and denoiser together: the model that everything else works with."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from calotype.conditioning.conditioning import Conditioning
+from calotype.conditioning.text import TextEncoder
+from calotype.conditioning.tokenizer import Tokenizer
+from calotype.diffusion.denoiser import Denoiser, as_denoiser
+from calotype.diffusion.parameterization import Parameterization, parameterization
+from calotype.diffusion.schedule import FlowSchedule, NoiseSchedule
+from calotype.models.config import ModelConfig
+from calotype.networks.autoencoder import Autoencoder, IdentityAutoencoder
+from calotype.networks.unet import UNet
+
+
+class NetworkDenoiser(nn.Module):
+    """A U-Net with what is known of its training: (x, sigma, condition) to the expected clean latents."""
+
+    def __init__(
+        self, network: UNet, parameterization: Parameterization, schedule: NoiseSchedule | FlowSchedule
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.parameterization = parameterization
+        self.schedule = schedule
+
+    def forward(self, x: Tensor, sigma: Tensor, condition: Conditioning) -> Tensor:
+        """x = x0 + sigma * noise (B C H W), sigma (B), a condition of B rows -> E[x0] (B C H W) in x's dtype.
+
+        The network runs in its weights' own dtype; everything outside it stays in x's.
+        """
+        return self.with_condition(condition)(x, sigma)
+
+    def with_condition(self, condition: Conditioning) -> Denoiser:
+        """The denoiser a sampler sees."""
+        dtype = next(self.network.parameters()).dtype
+        known = condition.to(dtype=dtype)
+
+        def network(x: Tensor, label: Tensor) -> Tensor:
+            if known.channels is not None:
+                x = torch.cat([x, known.channels], dim=1)  # (B C H W), (B K H W) -> (B C+K H W)
+            raw: Tensor = self.network(x, label, known.tokens, vector=known.vector, label=known.label)
+            return raw
+
+        return as_denoiser(network, self.parameterization, dtype)
+
+
+@dataclass(frozen=True)
+class LatentDiffusion:
+    """A model ready for use.  `weights_hash` is the SHA-256 of its weights as stored, "" for unsaved ones."""
+
+    config: ModelConfig
+    autoencoder: Autoencoder | IdentityAutoencoder
+    text_encoder: TextEncoder
+    denoiser: NetworkDenoiser
+    weights_hash: str = ""
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The modules, by the names under which a checkpoint keeps their tensors."""
+        return {
+            "autoencoder": self.autoencoder,
+            "text_encoder": self.text_encoder,
+            "denoiser": self.denoiser,
+        }
+
+    def replace(self, **changes: Any) -> LatentDiffusion:
+        """The same model with some fields exchanged."""
+        return dataclasses.replace(self, **changes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the denoiser's weights lie."""
+        return next(self.denoiser.parameters()).device
+
+
+def build(config: ModelConfig, tokenizer: Tokenizer | None, seed: int = 0) -> LatentDiffusion:
+    """A model with fresh float32 weights; the same config and seed give the same weights.
+
+    Each part draws from its own stream, so that exchanging one leaves the others as they are.  `tokenizer`
+    is None exactly where the config has no text; CheckpointError where it does not fit the config.
+    """
+    schedule = config.schedule.build()
+    autoencoder = _seeded(
+        seed,
+        "autoencoder",
+        lambda: IdentityAutoencoder() if config.autoencoder is None else Autoencoder(config.autoencoder),
+    )
+    text_encoder = _seeded(seed, "text_encoder", lambda: TextEncoder(config.text, tokenizer))
+    network = _seeded(seed, "denoiser", lambda: UNet(config.unet))
+    denoiser = NetworkDenoiser(
+        network, parameterization(config.parameterization, schedule, config.sigma_data), schedule
+    )
+    model = LatentDiffusion(config, autoencoder, text_encoder, denoiser)
+    for part in model.parts().values():
+        part.eval()
+    return model
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def _seeded(seed: int, part: str, make: Callable[[], M]) -> M:
+    digest = hashlib.sha256(f"{seed}/{part}".encode()).digest()
+    with torch.random.fork_rng(devices=[]):  # modules draw from the global generator: put it back
+        torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        return make()
