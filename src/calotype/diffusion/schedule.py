@@ -22,6 +22,13 @@ ends at 20,291) and far from the limits of float32 even when squared.
 """
 
 
+SIGMA_FAR = 80.0
+"""Above this a picture of unit scale is all noise (EDM's sigma_max, arXiv 2206.00364, table 1).
+
+Not a cap: sigma-spaced grids begin no higher, and Heun's trapezoid does not span a leap from beyond.
+"""
+
+
 class Schedule(Protocol):
     """A ladder of trained noise levels, numbered from `first` to `last`, sigma rising with the step."""
 
