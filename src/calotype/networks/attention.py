@@ -7,6 +7,8 @@ made for one: loading stays a renaming, and whoever wants them fused concatenate
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from calotype.networks.norm import GroupNorm
+
 
 class Attention(nn.Module):
     """Multi-head attention (Vaswani et al. 2017, arXiv:1706.03762, eq. 1): (B N C) -> (B N C).
@@ -41,13 +43,14 @@ class MapAttention(nn.Module):
 
     def __init__(self, channels: int, *, groups: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
+        self.norm = GroupNorm(groups, channels, 1e-6)
         self.attention = Attention(channels, 1, projection_bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)  # (B C H W) -> (B H*W C)
         mixed = self.attention(tokens).unflatten(1, x.shape[-2:])  # (B H*W C) -> (B H W C)
-        return x + mixed.permute(0, 3, 1, 2)  # (B H W C) -> (B C H W)
+        y: Tensor = x + mixed.permute(0, 3, 1, 2)  # (B H W C) -> (B C H W)
+        return y
 
 
 class GatedGelu(nn.Module):
@@ -83,7 +86,8 @@ class TransformerBlock(nn.Module):
         x = x + self.attend_self(self.norm_self(x))
         if self.norm_context is not None and self.attend_context is not None:
             x = x + self.attend_context(self.norm_context(x), context)
-        return x + self.feed(self.norm_feed(x))
+        y: Tensor = x + self.feed(self.norm_feed(x))
+        return y
 
 
 class SpatialTransformer(nn.Module):
@@ -98,7 +102,7 @@ class SpatialTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.linear = linear
-        self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
+        self.norm = GroupNorm(groups, channels, 1e-6)
         self.enter: nn.Module = nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
         self.blocks = nn.ModuleList(
             TransformerBlock(channels, heads, context_width=context_width) for _ in range(depth)
@@ -121,4 +125,5 @@ class SpatialTransformer(nn.Module):
         h = h.unflatten(1, x.shape[-2:]).permute(0, 3, 1, 2)  # (B H*W C) -> (B C H W)
         if not self.linear:
             h = self.leave(h)
-        return x + h
+        y: Tensor = x + h
+        return y

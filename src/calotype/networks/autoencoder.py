@@ -12,12 +12,12 @@ from calotype.errors import InputError
 from calotype.networks.attention import MapAttention
 from calotype.networks.layers import (
     Downsample,
-    NormSilu,
     ResidualBlock,
     Upsample,
     initialise_weights,
     zero_,
 )
+from calotype.networks.norm import GroupNorm
 
 EPS = 1e-6
 
@@ -142,7 +142,7 @@ class Encoder(nn.Module):
             for i, width in enumerate(widths)
         )
         self.middle = Middle(widths[-1], groups=groups, attention=config.mid_attention)
-        self.norm = NormSilu(groups, widths[-1], EPS)
+        self.norm = GroupNorm(groups, widths[-1], EPS, silu=True)
         self.leave = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -171,7 +171,7 @@ class Decoder(nn.Module):
             )
             for i, width in enumerate(widths)
         )
-        self.norm = NormSilu(groups, widths[-1], EPS)
+        self.norm = GroupNorm(groups, widths[-1], EPS, silu=True)
         self.leave = nn.Conv2d(widths[-1], config.in_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,19 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-
-class NormSilu(nn.GroupNorm):
-    """Group normalisation followed by SiLU: (B C H W) -> (B C H W).
-
-    One module for both, because together they are what a small network spends its time on
-    (Wu & He 2018, arXiv:1803.08494, eq. 7; Hendrycks & Gimpel 2016, arXiv:1606.08415).
-    """
-
-    def __init__(self, groups: int, channels: int, eps: float) -> None:
-        super().__init__(groups, channels, eps)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.silu(super().forward(x))
+from calotype.networks.norm import GroupNorm
 
 
 class ResidualBlock(nn.Module):
@@ -36,10 +24,10 @@ class ResidualBlock(nn.Module):
         self, channels: int, out_channels: int, *, groups: int, eps: float, embedding_width: int | None = None
     ) -> None:
         super().__init__()
-        self.norm1 = NormSilu(groups, channels, eps)
+        self.norm1 = GroupNorm(groups, channels, eps, silu=True)
         self.conv1 = nn.Conv2d(channels, out_channels, 3, padding=1)
         self.embed = None if embedding_width is None else nn.Linear(embedding_width, out_channels)
-        self.norm2 = NormSilu(groups, out_channels, eps)
+        self.norm2 = GroupNorm(groups, out_channels, eps, silu=True)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.skip = None if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
 

@@ -1,0 +1,95 @@
+"""Group normalisation, with a backward pass that is quick on channels-last maps.
+
+On a CPU PyTorch's own kernel handles channels-last gradients group by group with strided reads:
+with 32 groups over 32 channels of 128x128 in bf16 it alone took half of a training step.  The one
+here goes over the memory in order, five times, and costs a fifth.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation (Wu & He 2018, arXiv:1803.08494, eq. 7), then SiLU if asked for.
+
+    (B C H W) -> (B C H W), or (B C N) -> (B C N).
+    """
+
+    def __init__(self, groups: int, channels: int, eps: float, *, silu: bool = False) -> None:
+        super().__init__(groups, channels, eps)
+        self.silu = silu
+
+    def forward(self, x: Tensor) -> Tensor:
+        if (
+            x.device.type == "cpu"
+            and torch.is_grad_enabled()
+            and not torch.compiler.is_compiling()
+            and x.is_contiguous(memory_format=torch.channels_last)
+        ):
+            y: Tensor = _ChannelsLastNorm.apply(
+                x, self.weight, self.bias, self.num_groups, self.eps, self.silu
+            )
+            return y
+        y = super().forward(x)
+        return F.silu(y, inplace=not torch.is_grad_enabled()) if self.silu else y
+
+
+def channels_last_norm(
+    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool
+) -> Tensor:
+    """Group normalisation, and SiLU if asked for, of a map (B C H W) that lies channels-last."""
+    y: Tensor = _ChannelsLastNorm.apply(x, weight, bias, groups, eps, silu)  # type: ignore[no-untyped-call]
+    return y
+
+
+class _ChannelsLastNorm(torch.autograd.Function):
+    """The same function, differentiated by sums per picture and channel, then one affine map."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool
+    ) -> Tensor:
+        batch, channels, height, width = x.shape
+        y, mean, rstd = torch.native_group_norm(
+            x, weight, bias, batch, channels, height * width, groups, eps
+        )  # y (B C H W), mean and rstd (B groups)
+        ctx.save_for_backward(x, weight, mean, rstd, *([y] if silu else []))
+        ctx.silu = silu
+        return F.silu(y) if silu else y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, rstd = ctx.saved_tensors[:4]
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        if ctx.silu:
+            grad = torch.ops.aten.silu_backward(grad, ctx.saved_tensors[4])
+        channels, height, width = x.shape[1:]
+        exact = torch.promote_types(x.dtype, torch.float32)  # for everything smaller than a map
+        repeats = channels // mean.shape[1]
+        mean = mean.to(exact).repeat_interleave(repeats, 1)  # (B groups) -> (B C)
+        rstd = rstd.to(exact).repeat_interleave(repeats, 1)  # (B groups) -> (B C)
+        weight = weight.to(exact)
+
+        # Rows are summed in x's own type, which is the fast kernel, and the row sums exactly.
+        grad_sum = grad.sum(3).sum(2, dtype=exact)  # (B C H W) -> (B C)
+        grad_x_sum = (grad * x).sum(3).sum(2, dtype=exact)  # (B C H W) -> (B C)
+        grad_hat_sum = (grad_x_sum - mean * grad_sum) * rstd  # against the normalised x, (B C)
+
+        def group_mean(sums: Tensor) -> Tensor:
+            means: Tensor = (sums * weight).unflatten(1, (-1, repeats)).sum(2) / (repeats * height * width)
+            return means.repeat_interleave(repeats, 1)  # (B C) -> (B groups) -> (B C)
+
+        # With x^ = (x - mean) rstd, the gradient is rstd (weight grad - <weight grad> - x^ <weight grad x^>),
+        # means over each group: an affine map of x and grad per picture and channel.
+        slope = -rstd.square() * group_mean(grad_hat_sum)
+        offset = -rstd * group_mean(grad_sum) - mean * slope
+
+        def as_map(values: Tensor) -> Tensor:
+            return values.to(x.dtype)[:, :, None, None]  # (B C) -> (B C 1 1)
+
+        grad_x = torch.addcmul(as_map(offset), x, as_map(slope)).addcmul_(grad, as_map(rstd * weight))
+        return grad_x, grad_hat_sum.sum(0), grad_sum.sum(0), None, None, None
