@@ -1,0 +1,1 @@
+"""Training: objectives, the loop, exact checkpoints and the run folder around them."""

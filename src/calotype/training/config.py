@@ -1,0 +1,236 @@
+"""Typed training configurations: plain functions return them, `override` changes single fields."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from calotype.errors import InputError
+
+Decay = Literal["constant", "linear", "cosine"]
+Precision = Literal["bf16", "float32"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What every training run has in common.
+
+    `steps` counts optimiser updates of `batch` pictures each, summed over all processes.
+    The learning rate rises over `warmup` steps, stays, and falls by `decay` over the last
+    `cooldown` fraction of the run.  `ema_length` is the relative width of the power-function
+    average of the weights (EDM2, arXiv 2312.02696, eq. 7 ff.); `image_size` None keeps the
+    model's own.  `*_every` count steps; 0 switches the thing off.
+    """
+
+    steps: int = 1000
+    batch: int = 32
+    learning_rate: float = 1e-3
+    warmup: int = 100
+    decay: Decay = "cosine"
+    cooldown: float = 1.0
+    weight_decay: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.99
+    clip: float = 1.0
+    ema_length: float = 0.10
+    precision: Precision = "bf16"
+    seed: int = 0
+    image_size: int | None = None
+    log_every: int = 10
+    sample_every: int = 250
+    evaluate_every: int = 250
+    checkpoint_every: int = 100
+    keep_checkpoints: int = 2
+    balance: dict[str, float] = field(default_factory=dict)
+    """Relative frequency of the records whose `kind` is the key; kinds not named count 1."""
+
+    def __post_init__(self) -> None:
+        positive = ("steps", "batch", "learning_rate", "clip", "keep_checkpoints")
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise InputError(f"Training option {name} is {getattr(self, name)}; give a value above 0.")
+        if not 0 <= self.cooldown <= 1:
+            raise InputError(f"Training option cooldown is {self.cooldown}; give a fraction from 0 to 1.")
+        if not 0 < self.ema_length < 0.28:
+            raise InputError(f"Training option ema_length is {self.ema_length}; give a value above 0, below 0.28.")
+        if any(not weight >= 0 for weight in self.balance.values()):
+            raise InputError("Training option balance needs weights of 0 or more, e.g. balance.emoji=2.")
+
+
+@dataclass(frozen=True)
+class AutoencoderTraining(TrainConfig):
+    """Loss = l1_weight * |error| + l2_weight * error² + kl_weight * KL, each a mean over its elements.
+
+    Errors are in the picture's [-1, 1] range; the KL term is Kingma & Welling's (arXiv 1312.6114)
+    in nats per latent element, so its weight does not depend on the picture's size.
+    """
+
+    l1_weight: float = 1.0
+    l2_weight: float = 1.0
+    kl_weight: float = 1e-4
+
+
+@dataclass(frozen=True)
+class DiffusionTraining(TrainConfig):
+    """`caption_dropout` is the share of pictures trained with an empty prompt (arXiv 2207.12598)."""
+
+    caption_dropout: float = 0.1
+    weighting: Literal["uniform", "min_snr"] = "min_snr"
+    gamma: float = 5.0
+    noise_levels: Literal["uniform", "logit_normal", "log_normal"] = "uniform"
+    train_text_encoder: bool = True
+    sample_prompts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.caption_dropout <= 1:
+            raise InputError(
+                f"Training option caption_dropout is {self.caption_dropout}; give a share from 0 to 1."
+            )
+
+
+def icons_autoencoder() -> AutoencoderTraining:
+    """The recipe of the shipped `icons` autoencoder."""
+    return AutoencoderTraining(
+        steps=6000,
+        batch=16,
+        learning_rate=2e-3,
+        warmup=100,
+        cooldown=0.7,
+        evaluate_every=500,
+        sample_every=500,
+        checkpoint_every=250,
+    )
+
+
+def icons_diffusion() -> DiffusionTraining:
+    """The recipe of the shipped `icons` text-to-image model."""
+    return DiffusionTraining(
+        steps=6000,
+        batch=128,
+        learning_rate=1e-3,
+        warmup=100,
+        decay="linear",
+        cooldown=0.3,
+        evaluate_every=500,
+        sample_every=500,
+        checkpoint_every=100,
+        balance={"emoji": 2.0},
+        sample_prompts=(
+            "a red apple",
+            "a cat face",
+            "a house with a garden",
+            "a yellow star",
+            "a bicycle",
+            "a green tree",
+            "a slice of pizza",
+            "a blue car",
+            "一只猫",
+            "a rocket",
+            "a red heart",
+            "a smiling face",
+            "a purple umbrella",
+            "an airplane",
+            "红苹果",
+            "a snowman",
+        ),
+    )
+
+
+def tiny_autoencoder() -> AutoencoderTraining:
+    """Seconds on a CPU: for tests and first tries."""
+    return AutoencoderTraining(
+        steps=20, batch=4, warmup=2, sample_every=0, evaluate_every=0, checkpoint_every=5, log_every=1
+    )
+
+
+def tiny_diffusion() -> DiffusionTraining:
+    """Seconds on a CPU: for tests and first tries."""
+    return DiffusionTraining(
+        steps=20,
+        batch=4,
+        warmup=2,
+        sample_every=0,
+        evaluate_every=0,
+        checkpoint_every=5,
+        log_every=1,
+        sample_prompts=("a red apple",),
+    )
+
+
+AUTOENCODER_RECIPES: dict[str, Callable[[], AutoencoderTraining]] = {
+    "icons": icons_autoencoder,
+    "tiny": tiny_autoencoder,
+}
+DIFFUSION_RECIPES: dict[str, Callable[[], DiffusionTraining]] = {
+    "icons": icons_diffusion,
+    "tiny": tiny_diffusion,
+}
+
+Config = TypeVar("Config", bound=TrainConfig)
+
+
+def override(config: Config, assignments: Sequence[str]) -> Config:
+    """Apply `field=value` assignments (`balance.emoji=2` sets one entry of a mapping).
+
+    Raises InputError naming the nearest field when a name is unknown, or the expected type
+    when a value does not parse.
+    """
+    kinds = typing.get_type_hints(type(config))
+    changes: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        name, _, entry = name.strip().partition(".")
+        if not equals:
+            raise InputError(f"Training option {assignment!r} has no value; write it as field=value.")
+        if name not in kinds:
+            near = difflib.get_close_matches(name, kinds, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; the options are {', '.join(kinds)}."
+            raise InputError(f"There is no training option {name!r}{hint}")
+        if entry:
+            mapping = dict(changes.get(name, getattr(config, name)))
+            mapping[entry] = _parse(name, text, float)
+            changes[name] = mapping
+        else:
+            changes[name] = _parse(name, text, kinds[name])
+    return dataclasses.replace(config, **changes)
+
+
+def _parse(name: str, text: str, kind: Any) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        if text not in arguments:
+            raise InputError(f"Training option {name} is {text!r}; choose one of {', '.join(arguments)}.")
+        return text
+    if origin is types.UnionType:
+        if text.lower() == "none":
+            return None
+        kind = next(argument for argument in arguments if argument is not type(None))
+    if origin is tuple:
+        return tuple(part.strip() for part in text.split(";") if part.strip())
+    if kind is bool:
+        if text.lower() not in {"true", "false"}:
+            raise InputError(f"Training option {name} is {text!r}; give true or false.")
+        return text.lower() == "true"
+    try:
+        return kind(text)
+    except (TypeError, ValueError):
+        wanted = {int: "a whole number", float: "a number"}.get(kind, "name.key=number")
+        raise InputError(f"Training option {name} is {text!r}; give {wanted}.") from None
+
+
+def to_json(config: TrainConfig) -> str:
+    """The configuration as canonical JSON, so that two runs compare field by field."""
+    return json.dumps(dataclasses.asdict(config), sort_keys=True)
+
+
+def differences(config: TrainConfig, stored: str) -> list[str]:
+    """Names of the fields in which `config` differs from the JSON of another run."""
+    mine, theirs = json.loads(to_json(config)), json.loads(stored)
+    return sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))

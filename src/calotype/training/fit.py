@@ -1,0 +1,249 @@
+"""One run from start or checkpoint to its end report: what the command line and the Python call share."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from calotype.errors import TrainingError
+from calotype.training.config import TrainConfig, differences, to_json
+from calotype.training.ema import Ema
+from calotype.training.folder import RunFolder, write_text
+from calotype.training.loop import StepReport, new_optimizer, train
+from calotype.training.objective import Objective, recipe_of
+from calotype.training.order import BatchOrder
+from calotype.training.state import TrainState, read_checkpoint, read_facts
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a watcher is told after each step."""
+
+    report: StepReport
+    steps: int
+    images_per_second: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to run, apart from what is learned: nothing in here changes the weights.
+
+    `minutes` ends the run early, with a checkpoint, once that much time has passed; `threads`
+    is the number of CPU threads, which exact resuming has to keep.
+    """
+
+    folder: Path
+    resume: bool = False
+    minutes: float = math.inf
+    device: str | None = None
+    threads: int | None = None
+    inexact: bool = False
+
+
+def new_accelerator(config: TrainConfig, device: str | None) -> Any:
+    """Accelerate's engine for the device, the processes (its own or torchrun's) and the precision."""
+    try:
+        from accelerate import Accelerator
+    except ImportError:
+        raise TrainingError("Training needs the extra: pip install 'calotype[training]'.") from None
+    precision = "bf16" if config.precision == "bf16" else "no"
+    return Accelerator(mixed_precision=precision, cpu=device == "cpu" or not torch.cuda.is_available())
+
+
+class Run:
+    """A prepared run; iterate `steps()` and then call `finish()`.
+
+    Raises TrainingError when the folder's run does not match what is asked for, naming the fields.
+    """
+
+    def __init__(
+        self, objective: Objective, config: TrainConfig, plan: Plan, order: BatchOrder, facts: Mapping[str, Any]
+    ) -> None:
+        """`facts` are what must not change between a run and its continuation (data, model) besides the config."""
+        if plan.threads is not None:
+            torch.set_num_threads(plan.threads)
+        self.accelerator = new_accelerator(config, plan.device)
+        world = self.accelerator.num_processes
+        if config.batch % world:
+            raise TrainingError(f"batch is {config.batch}, which {world} processes cannot share evenly.")
+        if self.accelerator.device.type == "cpu":
+            torch.use_deterministic_algorithms(True)
+            torch.utils.deterministic.fill_uninitialized_memory = False
+        objective.to(self.accelerator.device, memory_format=torch.channels_last)
+        self.objective, self.config, self.plan, self.order = objective, config, plan, order
+        self.main = self.accelerator.is_main_process
+        self.state = TrainState(objective, new_optimizer(config, objective), Ema(objective, config.ema_length))
+        part = config.batch // world
+        self._share = slice(part * self.accelerator.process_index, part * (self.accelerator.process_index + 1))
+        self._facts = {
+            **facts,
+            "config": to_json(config),
+            "threads": torch.get_num_threads(),
+            "processes": world,
+            "torch": torch.__version__,
+        }
+        self.folder = RunFolder(plan.folder, resume=plan.resume or not self.main)
+        self.started = time.monotonic()
+        self._spent = 0.0
+        checkpoints = self.folder.checkpoints()
+        if checkpoints:
+            self._take_up(checkpoints[-1])
+        elif self.main:
+            write_text(plan.folder / "config.json", json.dumps(self._facts | {"config": json.loads(to_json(config))}, indent=1))
+
+    def _take_up(self, checkpoint: Path) -> None:
+        stored = read_facts(checkpoint)
+        changed = differences(self.config, stored["config"])
+        if changed:
+            raise TrainingError(
+                f"The run in {self.plan.folder} was made with another {', '.join(changed)}; "
+                "resume with the same options, or start a new run with --init-from."
+            )
+        for name, value in self._facts.items():
+            exempt = name == "config" or (self.plan.inexact and name in {"threads", "processes", "torch"})
+            if not exempt and stored[name] != value:
+                raise TrainingError(
+                    f"The run in {self.plan.folder} has {name} {stored[name]} and this one {value}, so it cannot go "
+                    f"on to the same bits; {_REMEDY.get(name, 'use the same again, or start a new run with --init-from')}."
+                )
+        read_checkpoint(checkpoint, self.state)
+        self._spent = float(stored["seconds"])
+        if self.main:
+            self.folder.rewind(self.state.step)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of this run so far, its earlier sittings included."""
+        return self._spent + time.monotonic() - self.started
+
+    def batches(self, step: int) -> dict[str, torch.Tensor]:
+        """This process's part of batch `step`."""
+        return self.objective.batch(self.order.indices(step), step, self._share)
+
+    def steps(self) -> Any:
+        """Train to the end or to the time limit, yielding Progress; metrics, samples and checkpoints on the way."""
+        board = self._board()
+        config = self.config
+        window, since = time.monotonic(), self.state.step
+        speed = 0.0
+        try:
+            for report in train(config, self.state, self.batches, self.accelerator):
+                step, now = report.step, time.monotonic()
+                speed = (step - since) * config.batch / (now - window)
+                if step - since >= 20:
+                    window, since = now, step
+                if self.main:
+                    if config.log_every and step % config.log_every == 0:
+                        self._log(board, report, speed)
+                    if self._due(config.evaluate_every, step):
+                        self._evaluate(board, step)
+                    if self._due(config.sample_every, step):
+                        self._sample(board, step)
+                    if self._due(config.checkpoint_every, step):
+                        self._checkpoint()
+                left = (config.steps - step) * config.batch / max(speed, 1e-9)
+                yield Progress(report, config.steps, speed, left)
+                if now - self.started > self.plan.minutes * 60:
+                    break
+            if self.main:
+                self._checkpoint()
+        finally:
+            board.close()
+            self.folder.close()
+
+    def _due(self, every: int, step: int) -> bool:
+        return bool(every) and (step % every == 0 or step == self.config.steps)
+
+    def _board(self) -> Any:
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self.plan.folder / "tensorboard"), purge_step=self.state.step)
+
+    def _log(self, board: Any, report: StepReport, speed: float) -> None:
+        record = {
+            **report.parts,
+            "learning_rate": report.learning_rate,
+            "gradient_norm": report.gradient_norm,
+            "images_per_second": speed,
+        }
+        self.folder.log({"step": report.step, "seconds": round(self.seconds, 2), **record})
+        for name, value in record.items():
+            board.add_scalar(name, value, report.step)
+
+    def _evaluate(self, board: Any, step: int) -> None:
+        self.objective.eval()
+        with self.state.ema.applied(), self.accelerator.autocast():
+            found = self.objective.evaluate()
+        if found:
+            self.folder.log({"step": step, "seconds": round(self.seconds, 2), **found})
+        for name, value in found.items():
+            board.add_scalar(name, value, step)
+
+    def _sample(self, board: Any, step: int) -> None:
+        self.objective.eval()
+        with self.state.ema.applied(), self.accelerator.autocast():
+            pictures = self.objective.samples()
+        if pictures is not None:
+            self.folder.write_samples(step, pictures)
+            board.add_images("samples", (pictures.clamp(-1, 1) + 1) / 2, step)
+
+    def _checkpoint(self) -> None:
+        self.folder.write_checkpoint(
+            self.state, self._facts | {"seconds": round(self.seconds, 2)}, self.config.keep_checkpoints
+        )
+
+    def finish(self, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the averaged weights (`model.safetensors`) and the end report; returns the report."""
+        self.objective.eval()
+        seen = self.state.step * self.config.batch
+        report = {
+            "finished": self.state.step == self.config.steps,
+            "step": self.state.step,
+            "steps": self.config.steps,
+            "images_seen": seen,
+            "epochs": round(seen / self.order.count, 3),
+            "seconds": round(self.seconds, 1),
+            "images_per_second": round(seen / self.seconds, 2),
+            **{name: value for name, value in self._facts.items() if name != "config"},
+            **extra,
+        }
+        with self.state.ema.applied():
+            self.objective.export(self.plan.folder / "model.safetensors", recipe_of(self.config, report))
+        history = self.folder.history()
+        write_text(self.plan.folder / "report.json", json.dumps(report, indent=1) + "\n")
+        write_text(self.plan.folder / "report.md", _markdown(report, history))
+        return report
+
+
+_REMEDY = {
+    "threads": "set the same number with --threads, or give --inexact to accept other last bits",
+    "processes": "start as many as before, or give --inexact to accept other last bits",
+    "torch": "install that version, or give --inexact to accept other last bits",
+}
+
+
+def _markdown(report: Mapping[str, Any], history: list[dict[str, Any]]) -> str:
+    """The end report as a page: facts, then the curve at about twenty points."""
+    lines = ["# Training report", ""]
+    lines += [f"- {name}: {value}" for name, value in report.items()]
+    for title, chosen in (
+        ("Training", [r for r in history if "learning_rate" in r]),
+        ("Held out", [r for r in history if "learning_rate" not in r]),
+    ):
+        if not chosen:
+            continue
+        thinned = chosen[:: max(1, len(chosen) // 20)]
+        if thinned[-1] is not chosen[-1]:
+            thinned.append(chosen[-1])
+        names = list(chosen[-1])
+        lines += ["", f"## {title}", "", "| " + " | ".join(names) + " |", "|" + " ---: |" * len(names)]
+        lines += ["| " + " | ".join(f"{r.get(n, ''):.6g}" for n in names) + " |" for r in thinned]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,119 @@
+"""The folder of one run: its lock, configuration, metrics, checkpoints and samples."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from calotype.errors import OutputError, TrainingError
+from calotype.training.state import TrainState, write_checkpoint
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write under a temporary name, then rename, so that no reader sees half a file."""
+    partial = path.with_name(path.name + ".tmp")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}; choose another folder.") from error
+
+
+class RunFolder:
+    """`metrics.jsonl`, `tensorboard/`, `samples/`, `checkpoints/`, `config.json`, and a lock held while open.
+
+    Raises TrainingError when another run holds the folder, or when it holds a run and `resume`
+    is not set; OutputError when it cannot be written.
+    """
+
+    def __init__(self, path: Path, *, resume: bool) -> None:
+        self.path = path
+        try:
+            for name in ("checkpoints", "samples", "tensorboard"):
+                (path / name).mkdir(parents=True, exist_ok=True)
+            self._lock = (path / "lock").open("w")
+        except OSError as error:
+            raise OutputError(
+                f"The run folder {path} cannot be made: {error.strerror}; choose another with --out."
+            ) from error
+        try:
+            # A kernel lock: it falls with the process, however that dies.
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise TrainingError(
+                f"Another training run is writing to {path}; wait for it or choose another folder with --out."
+            ) from None
+        self.metrics = path / "metrics.jsonl"
+        for partial in (path / "checkpoints").glob("*.tmp"):
+            partial.unlink()
+        if self.checkpoints() and not resume:
+            raise TrainingError(
+                f"{path} already holds a run; add --resume to go on with it or choose another folder with --out."
+            )
+
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints, oldest first."""
+        return sorted((self.path / "checkpoints").glob("step-*.safetensors"))
+
+    def write_checkpoint(self, state: TrainState, facts: Mapping[str, Any], keep: int) -> Path:
+        """Write the state as it is now and remove all but the newest `keep`."""
+        path = self.path / "checkpoints" / f"step-{state.step:08d}.safetensors"
+        write_checkpoint(path, state, dict(facts))
+        for old in self.checkpoints()[:-keep]:
+            old.unlink()
+        return path
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def history(self) -> list[dict[str, Any]]:
+        """All whole lines of metrics.jsonl; one cut short by a kill is left out."""
+        if not self.metrics.is_file():
+            return []
+        records = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                continue
+        return records
+
+    def rewind(self, step: int) -> None:
+        """Drop the metrics of steps after `step`: they will be made again."""
+        kept = [json.dumps(record) for record in self.history() if record["step"] <= step]
+        write_text(self.metrics, "".join(line + "\n" for line in kept))
+
+    def write_samples(self, step: int, pictures: Tensor) -> Path:
+        """Save pictures (N 3 H W) in [-1, 1] as one contact sheet of eight columns."""
+        path = self.path / "samples" / f"step-{step:08d}.png"
+        partial = path.with_suffix(".tmp")
+        Image.fromarray(contact_sheet(pictures)).save(partial, "PNG")
+        os.replace(partial, path)
+        return path
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        self._lock.close()
+
+
+def contact_sheet(pictures: Tensor, columns: int = 8, gap: int = 2) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Pictures (N 3 H W) in [-1, 1] on one white sheet (h w 3) of uint8."""
+    count, _, height, width = pictures.shape
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    scaled = ((pictures.clamp(-1, 1) + 1) * 127.5).round().byte()
+    for i, picture in enumerate(scaled.permute(0, 2, 3, 1).cpu().numpy()):  # (N 3 H W) -> (N H W 3)
+        top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
+        sheet[top : top + height, left : left + width] = picture
+    return sheet

@@ -1,0 +1,84 @@
+"""The training loop: a generator of step reports, so that stopping and watching are plain iteration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from calotype.errors import TrainingError
+from calotype.training.config import TrainConfig
+from calotype.training.state import TrainState
+
+Batch = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One optimiser update: `step` counts from 1, `parts` are the objective's scalars, `loss` among them."""
+
+    step: int
+    parts: dict[str, float]
+    learning_rate: float
+    gradient_norm: float
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """The rate of update `step` (from 0): linear warm-up, plateau, fall over the last `cooldown`."""
+    rise = min(1.0, (step + 1) / max(1, config.warmup))
+    span = config.cooldown * config.steps
+    if config.decay == "constant" or span == 0:
+        return config.learning_rate * rise
+    left = min(1.0, (config.steps - step) / span)
+    fall = left if config.decay == "linear" else 0.5 - 0.5 * math.cos(math.pi * left)
+    return config.learning_rate * rise * fall
+
+
+def new_optimizer(config: TrainConfig, module: torch.nn.Module) -> torch.optim.AdamW:
+    """AdamW (arXiv 1711.05101), decaying matrices and kernels only, not gains and biases."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), eps=1e-8, fused=True
+    )
+
+
+def train(
+    config: TrainConfig, state: TrainState, batches: Callable[[int], Batch], accelerator: Any
+) -> Iterator[StepReport]:
+    """Go from `state.step` to `config.steps`, yielding after each update.
+
+    `batches(step)` gives this process's part of batch `step` as keyword arguments of the
+    module, which returns scalars, `loss` among them.  Raises TrainingError, leaving the
+    parameters as they were, when the loss or its gradient is not finite.
+    """
+    wrapped = accelerator.prepare_model(state.module)
+    parameters = [p for p in state.module.parameters() if p.requires_grad]
+    while state.step < config.steps:
+        step = state.step
+        rate = learning_rate(config, step)
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        state.module.train()
+        with accelerator.autocast():
+            parts: dict[str, Tensor] = wrapped(**batches(step))
+        accelerator.backward(parts["loss"])
+        norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip)
+        if not bool(torch.isfinite(norm)) or not bool(torch.isfinite(parts["loss"])):
+            raise TrainingError(
+                f"The loss of batch {step} is not finite (loss {float(parts['loss'])}, gradient norm {float(norm)}); "
+                "the last checkpoint is intact: lower learning_rate or set precision=float32, then resume."
+            )
+        state.optimizer.step()
+        state.optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+        state.ema.update(state.step)
+        means = accelerator.reduce(torch.stack([part.detach().float() for part in parts.values()]), "mean")
+        yield StepReport(state.step, dict(zip(parts, means.tolist(), strict=True)), rate, float(norm))

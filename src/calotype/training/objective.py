@@ -1,0 +1,267 @@
+"""What a run trains: modules whose forward is the loss, with their batches, samples and export."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from calotype.checkpoints import native
+from calotype.diffusion.grids import GRIDS
+from calotype.diffusion.guidance import guided
+from calotype.diffusion.loss import Weighting, diffusion_loss, even, log_normal_sigmas, min_snr, uniform_sigmas
+from calotype.diffusion.noise import PictureNoise
+from calotype.diffusion.samplers import SAMPLERS
+from calotype.models.latent_diffusion import LatentDiffusion
+from calotype.networks.autoencoder import Autoencoder
+from calotype.training.config import AutoencoderTraining, DiffusionTraining, TrainConfig
+from calotype.training.order import step_generator
+from calotype.training.prepared import Captions, Latents
+
+VALIDATION_STEP = -1
+"""The step number that keys the fixed random numbers of validation batches."""
+
+
+LOG_SIGMA = {"logit_normal": (0.0, 1.0), "log_normal": (-1.2, 1.2)}
+"""Mean and deviation of ln sigma: SD3's logit-normal times (2403.03206), EDM's levels (2206.00364)."""
+
+
+def weighting_of(config: DiffusionTraining) -> Weighting:
+    """The weight of the network output's squared error that the configuration names."""
+    return min_snr(config.gamma) if config.weighting == "min_snr" else even
+
+
+class Objective(nn.Module, ABC):
+    """A module whose forward returns the scalars of a batch, `loss` among them."""
+
+    config: TrainConfig
+
+    @abstractmethod
+    def batch(self, indices: Tensor, step: int, share: slice) -> dict[str, Tensor]:
+        """Keyword arguments of forward for the rows `share` of the pictures `indices` (B).
+
+        Random numbers are drawn for the whole batch and then cut, so that they do not depend
+        on how many processes share it.
+        """
+
+    @abstractmethod
+    def samples(self) -> Tensor | None:
+        """A contact sheet's pictures (N 3 H W) in [-1, 1], or None when there is nothing to show."""
+
+    @abstractmethod
+    def validation(self) -> list[dict[str, Tensor]]:
+        """Held-out batches with fixed noise; empty when nothing is held out."""
+
+    @abstractmethod
+    def export(self, path: Path, recipe: Mapping[str, Any]) -> None:
+        """Write the module's present weights as a Calotype checkpoint."""
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Means of forward's scalars over the validation batches, weighted by their sizes."""
+        sums: dict[str, float] = {}
+        count = 0
+        for batch in self.validation():
+            rows = len(next(iter(batch.values())))
+            for name, value in self(**batch).items():
+                sums[name] = sums.get(name, 0.0) + float(value) * rows
+            count += rows
+        return {f"validation_{name}": total / count for name, total in sums.items()}
+
+
+class AutoencoderObjective(Objective):
+    """Reconstruction of pictures through the autoencoder's sampled latents."""
+
+    def __init__(
+        self, config: AutoencoderTraining, model: LatentDiffusion, pictures: Tensor, held_out: Tensor
+    ) -> None:
+        """`pictures` and `held_out` are uint8 (N 3 H W) on the CPU."""
+        super().__init__()
+        assert isinstance(model.autoencoder, Autoencoder)
+        self.config = config
+        self.autoencoder = model.autoencoder
+        self._model = [model]  # in a list: its other networks must not become sub-modules
+        self._pictures, self._held_out = pictures, held_out
+
+    def forward(self, images: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        """images (B 3 H W) in [-1, 1], noise of the latents' shape -> scalars, psnr in dB of the pooled error."""
+        config = self.config
+        assert isinstance(config, AutoencoderTraining)
+        posterior = self.autoencoder.encode(images)
+        error = self.autoencoder.decode(posterior.sample(noise)).float() - images.float()
+        l1, l2 = error.abs().mean(), error.square().mean()
+        kl = posterior.kl().float().mean() / noise[0].numel()
+        loss = config.l1_weight * l1 + config.l2_weight * l2 + config.kl_weight * kl
+        psnr = 10 * torch.log10(4 / l2.detach())
+        return {"loss": loss, "l1": l1.detach(), "kl": kl.detach(), "psnr": psnr}
+
+    def batch(self, indices: Tensor, step: int, share: slice) -> dict[str, Tensor]:
+        pictures = self._pictures[indices[share]]
+        return self._arguments(pictures, len(indices), step, share)
+
+    def _arguments(self, pictures: Tensor, count: int, step: int, share: slice) -> dict[str, Tensor]:
+        factor, channels = self.autoencoder.config.factor, self.autoencoder.config.latent_channels
+        height, width = pictures.shape[-2] // factor, pictures.shape[-1] // factor
+        noise = torch.randn(
+            count, channels, height, width, generator=step_generator(self.config.seed, step, "latents")
+        )[share]
+        device = next(self.parameters()).device
+        images = to_signed(pictures).to(device, memory_format=torch.channels_last)
+        return {"images": images, "noise": noise.to(device)}
+
+    def validation(self) -> list[dict[str, Tensor]]:
+        parts = self._held_out.split(self.config.batch)
+        return [self._arguments(part, len(part), VALIDATION_STEP, slice(None)) for part in parts]
+
+    @torch.no_grad()
+    def samples(self) -> Tensor | None:
+        """Held-out pictures, each beside its reconstruction from the mean latents."""
+        shown = self._held_out[:32]
+        if not len(shown):
+            return None
+        images = to_signed(shown).to(next(self.parameters()).device, memory_format=torch.channels_last)
+        again = self.autoencoder.decode(self.autoencoder.encode(images).mode()).float()
+        return torch.stack([images, again], dim=1).flatten(0, 1)  # (N 2 3 H W) -> (2N 3 H W)
+
+    @torch.no_grad()
+    def export(self, path: Path, recipe: Mapping[str, Any]) -> None:
+        """Fold the latents' statistics over training pictures into a copy of the weights, and write it.
+
+        The written autoencoder's latents have mean 0 and standard deviation 1 in each channel, which
+        is what the diffusion model wants of its data.
+        """
+        written = copy.deepcopy(self.autoencoder).eval()
+        stride = max(1, len(self._pictures) // 2048)
+        device = next(self.parameters()).device
+        latents = torch.cat(
+            [
+                written.encode(to_signed(part).to(device)).sample(torch.zeros(1, device=device)).float()
+                for part in self._pictures[::stride].split(64)
+            ]
+        )
+        mean, std = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))  # (N C h w) -> (C)
+        written.fold_statistics(mean, std)
+        native.save(path, self._model[0].replace(autoencoder=written), recipe=recipe, parts=("autoencoder",))
+
+
+class DiffusionObjective(Objective):
+    """The denoising loss of latents under their captions."""
+
+    def __init__(
+        self,
+        config: DiffusionTraining,
+        model: LatentDiffusion,
+        latents: Latents,
+        captions: Captions,
+        held_out_latents: Latents | None,
+        held_out_captions: Captions | None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.text_encoder = model.text_encoder.requires_grad_(config.train_text_encoder)
+        self.denoiser = model.denoiser
+        self._model = [model]
+        self._latents, self._captions = latents, captions
+        self._held_out = (
+            (held_out_latents, held_out_captions) if held_out_latents and held_out_captions else None
+        )
+
+    def forward(self, latents: Tensor, noise: Tensor, sigma: Tensor, tokens: Tensor) -> dict[str, Tensor]:
+        """latents, noise (B C h w), sigma (B), tokens (T B L) -> scalars."""
+        config = self.config
+        assert isinstance(config, DiffusionTraining)
+        condition = self.text_encoder.encode_tokens(tokens)
+        losses = diffusion_loss(
+            lambda x, label: self.denoiser.network(x, label, condition.tokens),
+            self.denoiser.parameterization,
+            latents,
+            noise,
+            sigma,
+            weighting_of(config),
+        )
+        return {"loss": losses.mean()}
+
+    def batch(self, indices: Tensor, step: int, share: slice) -> dict[str, Tensor]:
+        return self._arguments(self._latents, self._captions, indices, step, share)
+
+    def _arguments(
+        self, latents: Latents, captions: Captions, indices: Tensor, step: int, share: slice
+    ) -> dict[str, Tensor]:
+        config = self.config
+        assert isinstance(config, DiffusionTraining)
+        random = step_generator(config.seed, step, "diffusion")
+        shape = (len(indices), *latents.shape)
+        noise = torch.randn(shape, generator=random)[share]
+        spread = torch.randn(shape, generator=random)[share]
+        level = torch.rand(len(indices), generator=random)
+        normal = torch.randn(len(indices), generator=random)
+        chosen = torch.rand(len(indices), generator=random)
+        dropped = torch.rand(len(indices), generator=random) < config.caption_dropout
+        if config.noise_levels == "uniform":
+            sigma = uniform_sigmas(self.denoiser.schedule, level)
+        else:
+            mean, std = LOG_SIGMA[config.noise_levels]
+            sigma = log_normal_sigmas(normal, mean, std)
+        device = next(self.denoiser.network.parameters()).device
+        tokens = captions.choose(indices[share], chosen[share], dropped[share])
+        x0 = latents.draw(indices[share], spread)
+        return {
+            "latents": x0.to(device, memory_format=torch.channels_last),
+            "noise": noise.to(device, memory_format=torch.channels_last),
+            "sigma": sigma[share].to(device),
+            "tokens": tokens.to(device),
+        }
+
+    def validation(self) -> list[dict[str, Tensor]]:
+        if self._held_out is None:
+            return []
+        latents, captions = self._held_out
+        count = min(len(latents), 512)
+        return [self._arguments(latents, captions, torch.arange(count), VALIDATION_STEP, slice(None))]
+
+    @torch.no_grad()
+    def samples(self) -> Tensor | None:
+        """One picture for each of the config's prompts, 20 DDIM steps, guidance 4, seeds from 0."""
+        config = self.config
+        assert isinstance(config, DiffusionTraining)
+        if not config.sample_prompts:
+            return None
+        model = self._model[0]
+        return draw(model, config.sample_prompts, self._latents.shape)
+
+    @torch.no_grad()
+    def export(self, path: Path, recipe: Mapping[str, Any]) -> None:
+        native.save(path, self._model[0], recipe=recipe)
+
+
+@torch.no_grad()
+def draw(model: LatentDiffusion, prompts: Sequence[str], shape: Sequence[int]) -> Tensor:
+    """Pictures (N 3 H W) in [-1, 1] of the prompts from latents of `shape` (C h w): a training's preview."""
+    schedule = model.denoiser.schedule
+    noise = PictureNoise(range(len(prompts)))
+    device = next(model.denoiser.network.parameters()).device
+    blank = torch.zeros(len(prompts), *shape, device=device)
+    sigmas = GRIDS["trailing"](schedule)(20, schedule.sigma_min, schedule.sigma_max)
+    conditions = (model.text_encoder(list(prompts)), model.text_encoder([""] * len(prompts)))
+    denoiser = guided(model.denoiser, conditions, 4.0)
+    latents = blank
+    for step in SAMPLERS["ddim"](denoiser, noise(blank) * sigmas[0], sigmas, noise):
+        latents = step.x
+    return model.autoencoder.decode(latents).float()
+
+
+def to_signed(pictures: Tensor) -> Tensor:
+    """uint8 0..255 to float32 in [-1, 1], same shape."""
+    return pictures.float() / 127.5 - 1
+
+
+def recipe_of(config: TrainConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What is written into the weights' metadata about how they were made."""
+    return {"training": json.loads(json.dumps(dataclasses.asdict(config))), **facts}

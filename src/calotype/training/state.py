@@ -1,0 +1,95 @@
+"""Everything a run needs to go on to the bit, and its atomic checkpoint file (safetensors, no pickle)."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from calotype.errors import OutputError, TrainingError
+from calotype.training.ema import Ema
+
+
+@dataclass
+class TrainState:
+    """The module that trains, its optimiser and weight average, and the number of updates made."""
+
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    ema: Ema
+    step: int = 0
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of the state as flat names: model/…, ema/… and optimizer/<parameter>/<moment>."""
+        flat = {f"model/{name}": value for name, value in self.module.state_dict().items()}
+        flat |= {f"ema/{name}": value for name, value in self.ema.average.items()}
+        for name, parameter in self._trained().items():
+            for moment, value in self.optimizer.state.get(parameter, {}).items():
+                flat[f"optimizer/{name}/{moment}"] = value
+        return {name: value.detach().contiguous() for name, value in flat.items()}
+
+    def load(self, tensors: dict[str, Tensor], step: int) -> None:
+        """Take up what `tensors` gave, strictly."""
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}}
+        for name, value in tensors.items():
+            group, _, rest = name.partition("/")
+            groups[group][rest] = value
+        self.module.load_state_dict(groups["model"])
+        self.ema.load(groups["ema"])
+        trained = self._trained()
+        for name, value in groups["optimizer"].items():
+            owner, _, moment = name.rpartition("/")
+            parameter = trained[owner]
+            # AdamW keeps its step counter on the CPU, its moments beside the parameter.
+            place = value.device if moment == "step" else parameter.device
+            self.optimizer.state[parameter][moment] = value.to(place)
+        self.step = step
+
+    def _trained(self) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+
+
+def write_checkpoint(path: Path, state: TrainState, facts: dict[str, Any]) -> None:
+    """Write the state and its facts (JSON) under a temporary name, flush it to disk, rename it.
+
+    Raises OutputError when the disk does not take it; an earlier checkpoint then stays.
+    """
+    partial = path.with_suffix(".tmp")
+    try:
+        safetensors.torch.save_file(state.tensors(), partial, {"facts": json.dumps(facts | {"step": state.step})})
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path} could not be written ({error}); free some space and go on with --resume "
+            "from the checkpoint before it."
+        ) from error
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """The facts stored beside the state; raises TrainingError if the file is not a checkpoint."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(json.loads((file.metadata() or {})["facts"]))
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise TrainingError(
+            f"{path} is not a readable training checkpoint ({error}); delete it to go on from the one before it."
+        ) from error
+
+
+def read_checkpoint(path: Path, state: TrainState) -> None:
+    """Load the state that `write_checkpoint` wrote; raises TrainingError if it does not fit."""
+    facts = read_facts(path)
+    try:
+        state.load(safetensors.torch.load_file(path), facts["step"])
+    except (RuntimeError, KeyError) as error:
+        raise TrainingError(f"{path} does not fit this model ({error}); resume with the model it was made of.") from error
