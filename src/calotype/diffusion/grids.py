@@ -62,7 +62,8 @@ def trailing(schedule: Schedule, final_sigma: float = 0.0) -> Grid:
 
     def grid(steps: int, sigma_min: float, sigma_max: float) -> SigmaGrid:
         first, count = _span(schedule, steps, sigma_min, sigma_max)
-        chosen = first - 1 + np.round(count - np.arange(steps) * (count / steps))
+        # arange and not a product, so that halves round as they do elsewhere
+        chosen = first - 1 + np.round(np.arange(count, 0, -count / steps)[:steps])
         return _ending(schedule.sigma_at(torch.from_numpy(chosen)), final_sigma)
 
     return grid
@@ -73,7 +74,8 @@ def linspace(schedule: Schedule, final_sigma: float = 0.0) -> Grid:
 
     def grid(steps: int, sigma_min: float, sigma_max: float) -> SigmaGrid:
         first, count = _span(schedule, steps, sigma_min, sigma_max)
-        chosen = np.linspace(first, first + count - 1, steps).round()[::-1].copy()
+        # rising, then turned round, so that halves round as they do elsewhere; one step is the last
+        chosen = np.linspace(first, first + count - 1, max(steps, 2)).round()[::-1][:steps].copy()
         return _ending(schedule.sigma_at(torch.from_numpy(chosen)), final_sigma)
 
     return grid
@@ -120,7 +122,8 @@ def flow_shift(shift: float = 1.0) -> Grid:
     def grid(steps: int, sigma_min: float, sigma_max: float) -> SigmaGrid:
         _check(steps, sigma_min, sigma_max)
         start = float(schedule.step_at(torch.tensor(sigma_max, dtype=torch.float64)))
-        return schedule.sigma_at(torch.from_numpy(np.linspace(start, 0, steps + 1)))
+        sigmas = schedule.sigma_at(torch.from_numpy(np.linspace(start, 0, steps + 1)))
+        return sigmas.clamp(max=sigma_max)  # the way through time and back may round up
 
     return grid
 
