@@ -58,7 +58,9 @@ class TrainConfig:
         if not 0 <= self.cooldown <= 1:
             raise InputError(f"Training option cooldown is {self.cooldown}; give a fraction from 0 to 1.")
         if not 0 < self.ema_length < 0.28:
-            raise InputError(f"Training option ema_length is {self.ema_length}; give a value above 0, below 0.28.")
+            raise InputError(
+                f"Training option ema_length is {self.ema_length}; give a value above 0, below 0.28."
+            )
         if any(not weight >= 0 for weight in self.balance.values()):
             raise InputError("Training option balance needs weights of 0 or more, e.g. balance.emoji=2.")
 

@@ -65,9 +65,14 @@ class Run:
     """
 
     def __init__(
-        self, objective: Objective, config: TrainConfig, plan: Plan, order: BatchOrder, facts: Mapping[str, Any]
+        self,
+        objective: Objective,
+        config: TrainConfig,
+        plan: Plan,
+        order: BatchOrder,
+        facts: Mapping[str, Any],
     ) -> None:
-        """`facts` are what must not change between a run and its continuation (data, model) besides the config."""
+        """`facts` (data, model) stay what they are from a run to its continuation, as the config does."""
         if plan.threads is not None:
             torch.set_num_threads(plan.threads)
         self.accelerator = new_accelerator(config, plan.device)
@@ -80,9 +85,13 @@ class Run:
         objective.to(self.accelerator.device, memory_format=torch.channels_last)
         self.objective, self.config, self.plan, self.order = objective, config, plan, order
         self.main = self.accelerator.is_main_process
-        self.state = TrainState(objective, new_optimizer(config, objective), Ema(objective, config.ema_length))
+        self.state = TrainState(
+            objective, new_optimizer(config, objective), Ema(objective, config.ema_length)
+        )
         part = config.batch // world
-        self._share = slice(part * self.accelerator.process_index, part * (self.accelerator.process_index + 1))
+        self._share = slice(
+            part * self.accelerator.process_index, part * (self.accelerator.process_index + 1)
+        )
         self._facts = {
             **facts,
             "config": to_json(config),
@@ -93,11 +102,15 @@ class Run:
         self.folder = RunFolder(plan.folder, resume=plan.resume or not self.main)
         self.started = time.monotonic()
         self._spent = 0.0
+        self._stopping = False
         checkpoints = self.folder.checkpoints()
         if checkpoints:
             self._take_up(checkpoints[-1])
         elif self.main:
-            write_text(plan.folder / "config.json", json.dumps(self._facts | {"config": json.loads(to_json(config))}, indent=1))
+            write_text(
+                plan.folder / "config.json",
+                json.dumps(self._facts | {"config": json.loads(to_json(config))}, indent=1),
+            )
 
     def _take_up(self, checkpoint: Path) -> None:
         stored = read_facts(checkpoint)
@@ -110,9 +123,10 @@ class Run:
         for name, value in self._facts.items():
             exempt = name == "config" or (self.plan.inexact and name in {"threads", "processes", "torch"})
             if not exempt and stored[name] != value:
+                remedy = _REMEDY.get(name, "use the same again, or start a new run with --init-from")
                 raise TrainingError(
-                    f"The run in {self.plan.folder} has {name} {stored[name]} and this one {value}, so it cannot go "
-                    f"on to the same bits; {_REMEDY.get(name, 'use the same again, or start a new run with --init-from')}."
+                    f"The run in {self.plan.folder} has {name} {stored[name]} and this one {value}, "
+                    f"so it cannot go on to the same bits; {remedy}."
                 )
         read_checkpoint(checkpoint, self.state)
         self._spent = float(stored["seconds"])
@@ -129,7 +143,7 @@ class Run:
         return self.objective.batch(self.order.indices(step), step, self._share)
 
     def steps(self) -> Any:
-        """Train to the end or to the time limit, yielding Progress; metrics, samples and checkpoints on the way."""
+        """Train to the end or the time limit, yielding Progress; log, draw and save on the way."""
         board = self._board()
         config = self.config
         window, since = time.monotonic(), self.state.step
@@ -151,7 +165,7 @@ class Run:
                         self._checkpoint()
                 left = (config.steps - step) * config.batch / max(speed, 1e-9)
                 yield Progress(report, config.steps, speed, left)
-                if now - self.started > self.plan.minutes * 60:
+                if self._stopping or now - self.started > self.plan.minutes * 60:
                     break
             if self.main:
                 self._checkpoint()
@@ -199,6 +213,10 @@ class Run:
         self.folder.write_checkpoint(
             self.state, self._facts | {"seconds": round(self.seconds, 2)}, self.config.keep_checkpoints
         )
+
+    def stop(self) -> None:
+        """Ask the run to end after the step it is in, with a checkpoint."""
+        self._stopping = True
 
     def finish(self, extra: Mapping[str, Any]) -> dict[str, Any]:
         """Write the averaged weights (`model.safetensors`) and the end report; returns the report."""

@@ -56,7 +56,7 @@ class RunFolder:
             partial.unlink()
         if self.checkpoints() and not resume:
             raise TrainingError(
-                f"{path} already holds a run; add --resume to go on with it or choose another folder with --out."
+                f"{path} already holds a run; add --resume to go on with it, or choose another --out."
             )
 
     def checkpoints(self) -> list[Path]:

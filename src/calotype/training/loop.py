@@ -73,7 +73,8 @@ def train(
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip)
         if not bool(torch.isfinite(norm)) or not bool(torch.isfinite(parts["loss"])):
             raise TrainingError(
-                f"The loss of batch {step} is not finite (loss {float(parts['loss'])}, gradient norm {float(norm)}); "
+                f"The loss of batch {step} is not finite (loss {float(parts['loss'])}, "
+                f"gradient norm {float(norm)}); "
                 "the last checkpoint is intact: lower learning_rate or set precision=float32, then resume."
             )
         state.optimizer.step()

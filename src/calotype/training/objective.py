@@ -7,6 +7,7 @@ import dataclasses
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,21 @@ from torch import Tensor, nn
 from calotype.checkpoints import native
 from calotype.diffusion.grids import GRIDS
 from calotype.diffusion.guidance import guided
-from calotype.diffusion.loss import Weighting, diffusion_loss, even, log_normal_sigmas, min_snr, uniform_sigmas
+from calotype.diffusion.loss import (
+    Weighting,
+    diffusion_loss,
+    even,
+    log_normal_sigmas,
+    min_snr,
+    uniform_sigmas,
+)
 from calotype.diffusion.noise import PictureNoise
 from calotype.diffusion.samplers import SAMPLERS
 from calotype.models.latent_diffusion import LatentDiffusion
 from calotype.networks.autoencoder import Autoencoder
 from calotype.training.config import AutoencoderTraining, DiffusionTraining, TrainConfig
 from calotype.training.order import step_generator
-from calotype.training.prepared import Captions, Latents
+from calotype.training.prepared import Captions, Latents, Pixels, to_signed
 
 VALIDATION_STEP = -1
 """The step number that keys the fixed random numbers of validation batches."""
@@ -91,7 +99,7 @@ class AutoencoderObjective(Objective):
         self._pictures, self._held_out = pictures, held_out
 
     def forward(self, images: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """images (B 3 H W) in [-1, 1], noise of the latents' shape -> scalars, psnr in dB of the pooled error."""
+        """images (B 3 H W) in [-1, 1], noise of the latents' shape -> scalars; psnr is the pooled error's."""
         config = self.config
         assert isinstance(config, AutoencoderTraining)
         posterior = self.autoencoder.encode(images)
@@ -151,35 +159,49 @@ class AutoencoderObjective(Objective):
         native.save(path, self._model[0].replace(autoencoder=written), recipe=recipe, parts=("autoencoder",))
 
 
+@dataclass(frozen=True)
+class Examples:
+    """Pictures, as latents or pixels, and their captions, row for row."""
+
+    latents: Latents | Pixels
+    captions: Captions
+
+
 class DiffusionObjective(Objective):
     """The denoising loss of latents under their captions."""
 
     def __init__(
-        self,
-        config: DiffusionTraining,
-        model: LatentDiffusion,
-        latents: Latents,
-        captions: Captions,
-        held_out_latents: Latents | None,
-        held_out_captions: Captions | None,
+        self, config: DiffusionTraining, model: LatentDiffusion, training: Examples, held_out: Examples | None
     ) -> None:
         super().__init__()
         self.config = config
         self.text_encoder = model.text_encoder.requires_grad_(config.train_text_encoder)
         self.denoiser = model.denoiser
         self._model = [model]
-        self._latents, self._captions = latents, captions
-        self._held_out = (
-            (held_out_latents, held_out_captions) if held_out_latents and held_out_captions else None
+        self._training, self._held_out = training, held_out
+        self._features = (
+            {}
+            if config.train_text_encoder
+            else {
+                id(part): part.captions.features(self.text_encoder) for part in (training, held_out) if part
+            }
         )
 
-    def forward(self, latents: Tensor, noise: Tensor, sigma: Tensor, tokens: Tensor) -> dict[str, Tensor]:
-        """latents, noise (B C h w), sigma (B), tokens (T B L) -> scalars."""
+    def forward(
+        self,
+        latents: Tensor,
+        noise: Tensor,
+        sigma: Tensor,
+        tokens: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """latents, noise (B C h w), sigma (B), and tokens (B T L) or the finished features (B L D)."""
         config = self.config
         assert isinstance(config, DiffusionTraining)
-        condition = self.text_encoder.encode_tokens(tokens)
+        if tokens is not None:
+            context = self.text_encoder.encode_tokens(tokens.transpose(0, 1)).tokens  # (B T L) -> (T B L)
         losses = diffusion_loss(
-            lambda x, label: self.denoiser.network(x, label, condition.tokens),
+            lambda x, label: self.denoiser.network(x, label, context),
             self.denoiser.parameterization,
             latents,
             noise,
@@ -189,42 +211,41 @@ class DiffusionObjective(Objective):
         return {"loss": losses.mean()}
 
     def batch(self, indices: Tensor, step: int, share: slice) -> dict[str, Tensor]:
-        return self._arguments(self._latents, self._captions, indices, step, share)
+        return self._arguments(self._training, indices, step, share)
 
-    def _arguments(
-        self, latents: Latents, captions: Captions, indices: Tensor, step: int, share: slice
-    ) -> dict[str, Tensor]:
+    def _arguments(self, examples: Examples, indices: Tensor, step: int, share: slice) -> dict[str, Tensor]:
         config = self.config
         assert isinstance(config, DiffusionTraining)
         random = step_generator(config.seed, step, "diffusion")
-        shape = (len(indices), *latents.shape)
+        count = len(indices)
+        shape = (count, *examples.latents.shape)
         noise = torch.randn(shape, generator=random)[share]
         spread = torch.randn(shape, generator=random)[share]
-        level = torch.rand(len(indices), generator=random)
-        normal = torch.randn(len(indices), generator=random)
-        chosen = torch.rand(len(indices), generator=random)
-        dropped = torch.rand(len(indices), generator=random) < config.caption_dropout
+        uniforms = torch.rand(3, count, generator=random)
+        normals = torch.randn(count, generator=random)
         if config.noise_levels == "uniform":
-            sigma = uniform_sigmas(self.denoiser.schedule, level)
+            # one level from each of `count` equal parts of the ladder: the same law, less variance
+            sigma = uniform_sigmas(self.denoiser.schedule, (torch.arange(count) + uniforms[0]) / count)
         else:
             mean, std = LOG_SIGMA[config.noise_levels]
-            sigma = log_normal_sigmas(normal, mean, std)
+            sigma = log_normal_sigmas(normals, mean, std)
+        rows = examples.captions.choose(indices, uniforms[1], uniforms[2] < config.caption_dropout)[share]
+        x0 = examples.latents.draw(indices[share], spread)
         device = next(self.denoiser.network.parameters()).device
-        tokens = captions.choose(indices[share], chosen[share], dropped[share])
-        x0 = latents.draw(indices[share], spread)
-        return {
+        arguments = {
             "latents": x0.to(device, memory_format=torch.channels_last),
             "noise": noise.to(device, memory_format=torch.channels_last),
             "sigma": sigma[share].to(device),
-            "tokens": tokens.to(device),
         }
+        if self._features:
+            return arguments | {"context": self._features[id(examples)][rows].to(device, torch.float32)}
+        return arguments | {"tokens": examples.captions.tokens[:, rows].transpose(0, 1).to(device)}
 
     def validation(self) -> list[dict[str, Tensor]]:
         if self._held_out is None:
             return []
-        latents, captions = self._held_out
-        count = min(len(latents), 512)
-        return [self._arguments(latents, captions, torch.arange(count), VALIDATION_STEP, slice(None))]
+        count = min(len(self._held_out.latents), 512)
+        return [self._arguments(self._held_out, torch.arange(count), VALIDATION_STEP, slice(None))]
 
     @torch.no_grad()
     def samples(self) -> Tensor | None:
@@ -234,7 +255,7 @@ class DiffusionObjective(Objective):
         if not config.sample_prompts:
             return None
         model = self._model[0]
-        return draw(model, config.sample_prompts, self._latents.shape)
+        return draw(model, config.sample_prompts, self._training.latents.shape)
 
     @torch.no_grad()
     def export(self, path: Path, recipe: Mapping[str, Any]) -> None:
@@ -255,11 +276,6 @@ def draw(model: LatentDiffusion, prompts: Sequence[str], shape: Sequence[int]) -
     for step in SAMPLERS["ddim"](denoiser, noise(blank) * sigmas[0], sigmas, noise):
         latents = step.x
     return model.autoencoder.decode(latents).float()
-
-
-def to_signed(pictures: Tensor) -> Tensor:
-    """uint8 0..255 to float32 in [-1, 1], same shape."""
-    return pictures.float() / 127.5 - 1
 
 
 def recipe_of(config: TrainConfig, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,24 +6,16 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
+from calotype.checkpoints import native
+from calotype.conditioning.text import TextEncoder
 from calotype.errors import OutputError
-
-
-class Encoder(Protocol):
-    """An autoencoder, as far as caching needs it."""
-
-    def encode(self, images: Tensor) -> "Posterior": ...
-
-
-class Posterior(Protocol):
-    mean: Tensor
-    logvar: Tensor
+from calotype.networks.autoencoder import Autoencoder
 
 
 def cache_folder() -> Path:
@@ -53,60 +45,108 @@ class Latents:
         return self.mean[indices].float() + self.std[indices].float() * noise
 
 
-@torch.no_grad()
-def encode_all(
-    autoencoder: Encoder, pictures: Tensor, key: str, device: torch.device, watch: Callable[[int], None]
-) -> Latents:
-    """Latents of uint8 pictures (N 3 H W), from the cache when `key` (a content hash) is known there.
+class Pixels:
+    """Pictures themselves (N 3 H W, uint8) in the place of latents, for models that denoise pixels."""
 
-    `watch` is told the number of pictures done.
+    def __init__(self, pictures: Tensor) -> None:
+        self._pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(3 H W) of one picture."""
+        return tuple(self._pictures.shape[1:])
+
+    def draw(self, indices: Tensor, noise: Tensor) -> Tensor:  # noqa: ARG002 - a picture has no spread
+        """The pictures (B 3 H W) float32 in [-1, 1]."""
+        return to_signed(self._pictures[indices])
+
+
+def to_signed(pictures: Tensor) -> Tensor:
+    """uint8 0..255 to float32 in [-1, 1], same shape."""
+    return pictures.float() / 127.5 - 1
+
+
+def cached(key: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors from the cache file of `key` (which names all that they depend on), computed if absent.
+
+    Processes may ask at once: each writes under its own temporary name.  Raises OutputError when
+    the cache cannot be written.
     """
-    path = cache_folder() / f"latents-{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
+    path = cache_folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.safetensors"
     if path.is_file():
-        stored = safetensors.torch.load_file(path)
-        watch(len(pictures))
-        return Latents(stored["mean"], stored["std"])
-    means, stds = [], []
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cpu"):
-        for part in pictures.split(64):
-            images = (part.float() / 127.5 - 1).to(device, memory_format=torch.channels_last)
-            posterior = autoencoder.encode(images)
-            means.append(posterior.mean.float().half().cpu())
-            stds.append((0.5 * posterior.logvar.float()).exp().half().cpu())
-            watch(len(part))
-    latents = Latents(torch.cat(means).contiguous(), torch.cat(stds).contiguous())
+        return dict(safetensors.torch.load_file(path))
+    made = compute()
     partial = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_file({"mean": latents.mean, "std": latents.std}, partial)
+        safetensors.torch.save_file(made, partial)
         os.replace(partial, path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
         raise OutputError(
-            f"The latents could not be cached in {path.parent} ({error.strerror}); free some space there "
+            f"The cache folder {path.parent} cannot be written ({error}); free some space there "
             "or name another folder in CALOTYPE_CACHE."
         ) from error
-    return latents
+    return made
+
+
+@torch.no_grad()
+def encode_all(
+    autoencoder: Autoencoder, pictures: Tensor, key: str, watch: Callable[[int, int], None]
+) -> Latents:
+    """Latents of uint8 pictures (N 3 H W); `key` is their content hash, `watch` gets (done, total)."""
+    device = next(autoencoder.parameters()).device
+    weights = native.weights_sha256(autoencoder.state_dict())
+
+    def compute() -> dict[str, Tensor]:
+        means, stds = [], []
+        for part in pictures.split(64):
+            images = to_signed(part).to(device, memory_format=torch.channels_last)
+            with torch.autocast(device.type, torch.bfloat16):
+                posterior = autoencoder.encode(images)
+            means.append(posterior.mean.float().half().cpu())
+            stds.append(((0.5 * posterior.logvar.float()).exp() * posterior.scale).half().cpu())
+            watch(sum(map(len, means)), len(pictures))
+        return {"mean": torch.cat(means).contiguous(), "std": torch.cat(stds).contiguous()}
+
+    found = cached(f"latents {key} {weights} {tuple(pictures.shape)}", compute)
+    return Latents(found["mean"], found["std"])
 
 
 class Captions:
     """Tokens of every caption of every picture, each distinct caption tokenised once."""
 
-    def __init__(self, captions: Sequence[Sequence[str]], tokenize: Callable[[Sequence[str]], Tensor]) -> None:
-        """`captions[i]` are picture i's (none means the empty prompt); `tokenize` gives (T N L)."""
+    def __init__(self, captions: Sequence[Sequence[str]], encoder: TextEncoder) -> None:
+        """`captions[i]` are picture i's; a picture without any is trained with the empty prompt."""
         distinct: dict[str, int] = {"": 0}
         picked: list[int] = []
         starts = [0]
         for texts in captions:
             picked += [distinct.setdefault(text, len(distinct)) for text in texts or ("",)]
             starts.append(len(picked))
-        self.tokens = tokenize(list(distinct))
+        self.tokens = encoder.tokenize(list(distinct))  # (T N L)
         self._picked = torch.tensor(picked)
         self._starts = torch.tensor(starts)
 
     def choose(self, indices: Tensor, chosen: Tensor, dropped: Tensor) -> Tensor:
-        """(T B L) tokens: of picture i the caption at fraction `chosen` (0..1), or the empty one if dropped."""
+        """(B) rows among the distinct captions: of picture i the one at fraction `chosen` (0..1), or row 0,
+        the empty prompt, where `dropped`.
+        """
         first, past = self._starts[indices], self._starts[indices + 1]
         which = first + (chosen * (past - first)).long()
-        rows = torch.where(dropped, 0, self._picked[which])
-        return self.tokens[:, rows]
+        return torch.where(dropped, 0, self._picked[which])
+
+    @torch.no_grad()
+    def features(self, encoder: TextEncoder) -> Tensor:
+        """(N L D) float16 of every distinct caption by a text encoder that does not train, from the cache."""
+        weights = native.weights_sha256(encoder.state_dict())
+        tokens = hashlib.sha256(self.tokens.numpy().tobytes()).hexdigest()
+
+        def compute() -> dict[str, Tensor]:
+            parts = [encoder.encode_tokens(part).tokens for part in self.tokens.split(256, dim=1)]
+            return {"features": torch.cat([p.half().cpu() for p in parts if p is not None]).contiguous()}
+
+        return cached(f"text {tokens} {weights}", compute)["features"]

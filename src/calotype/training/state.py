@@ -63,7 +63,9 @@ def write_checkpoint(path: Path, state: TrainState, facts: dict[str, Any]) -> No
     """
     partial = path.with_suffix(".tmp")
     try:
-        safetensors.torch.save_file(state.tensors(), partial, {"facts": json.dumps(facts | {"step": state.step})})
+        safetensors.torch.save_file(
+            state.tensors(), partial, {"facts": json.dumps(facts | {"step": state.step})}
+        )
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -82,7 +84,8 @@ def read_facts(path: Path) -> dict[str, Any]:
             return dict(json.loads((file.metadata() or {})["facts"]))
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise TrainingError(
-            f"{path} is not a readable training checkpoint ({error}); delete it to go on from the one before it."
+            f"{path} is not a readable training checkpoint ({error}); "
+            "delete it to go on from the one before it."
         ) from error
 
 
@@ -92,4 +95,6 @@ def read_checkpoint(path: Path, state: TrainState) -> None:
     try:
         state.load(safetensors.torch.load_file(path), facts["step"])
     except (RuntimeError, KeyError) as error:
-        raise TrainingError(f"{path} does not fit this model ({error}); resume with the model it was made of.") from error
+        raise TrainingError(
+            f"{path} does not fit this model ({error}); resume with the model it was made of."
+        ) from error

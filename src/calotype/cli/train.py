@@ -1,0 +1,181 @@
+"""`calotype train …` and `calotype evaluate`."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from calotype.models.config import ModelConfig
+    from calotype.training.fit import Plan, Run
+    from calotype.training.sessions import DataSet
+
+C = TypeVar("C")
+
+train_app = typer.Typer(help="Train on your own pictures.", no_args_is_help=True)
+
+Folder = Annotated[Path, typer.Argument(help="Folder of pictures, captioned or not.")]
+Out = Annotated[Path, typer.Option(help="The run's folder: metrics, samples, checkpoints, weights.")]
+Preset = Annotated[str, typer.Option("--model", help="Preset that gives the networks' sizes.")]
+Recipe = Annotated[str | None, typer.Option(help="Training recipe; the model's own if not given.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change one training option: --set batch=16 --set steps=500."),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, to the bit.")]
+InitFrom = Annotated[Path | None, typer.Option(help="Start a new run from these weights.")]
+Minutes = Annotated[float, typer.Option(help="Stop after so many minutes, with a checkpoint.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads.")]
+Inexact = Annotated[bool, typer.Option("--inexact", help="Resume although threads or versions differ.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Stop at the first file that is not a usable picture.")
+]
+Device = Annotated[str | None, typer.Option(help="cpu to keep off the GPU.")]
+
+
+@train_app.command("autoencoder")
+def autoencoder(
+    folder: Folder,
+    out: Out = Path("runs/autoencoder"),
+    model: Preset = "icons",
+    recipe: Recipe = None,
+    settings: Settings = None,
+    resume: Resume = False,
+    init_from: InitFrom = None,
+    minutes: Minutes = math.inf,
+    threads: Threads = None,
+    inexact: Inexact = False,
+    strict: Strict = False,
+    device: Device = None,
+) -> None:
+    """Train the KL autoencoder of a model."""
+    from calotype.training.config import AUTOENCODER_RECIPES, AutoencoderTraining, override
+    from calotype.training.fit import Plan
+    from calotype.training.sessions import prepare_autoencoder
+
+    config = override(_recipe(recipe or model, AUTOENCODER_RECIPES, AutoencoderTraining), settings or ())
+    preset = _preset(model)
+    plan = Plan(out, resume, minutes, device, threads, inexact)
+    with _watching() as watch:
+        data = _read(folder, config.image_size or preset.size, strict, watch)
+    _complete(prepare_autoencoder(config, preset, data, plan, init_from=init_from), data, plan)
+
+
+@train_app.command("diffusion")
+def diffusion(
+    folder: Folder,
+    out: Out = Path("runs/diffusion"),
+    model: Preset = "icons",
+    autoencoder: Annotated[Path | None, typer.Option(help="Checkpoint that holds the autoencoder.")] = None,
+    pixels: Annotated[bool, typer.Option("--pixels", help="Denoise pixels, without an autoencoder.")] = False,
+    recipe: Recipe = None,
+    settings: Settings = None,
+    resume: Resume = False,
+    init_from: InitFrom = None,
+    minutes: Minutes = math.inf,
+    threads: Threads = None,
+    inexact: Inexact = False,
+    strict: Strict = False,
+    device: Device = None,
+) -> None:
+    """Train the text-conditioned diffusion model, in latents or in pixels."""
+    import dataclasses
+
+    from calotype.training.config import DIFFUSION_RECIPES, DiffusionTraining, override
+    from calotype.training.fit import Plan
+    from calotype.training.sessions import prepare_diffusion
+
+    config = override(_recipe(recipe or model, DIFFUSION_RECIPES, DiffusionTraining), settings or ())
+    preset = _preset(model)
+    if pixels:
+        unet = dataclasses.replace(preset.unet, in_channels=3, out_channels=3)
+        preset = dataclasses.replace(preset, autoencoder=None, unet=unet)
+    plan = Plan(out, resume, minutes, device, threads, inexact)
+    with _watching() as watch:
+        data = _read(folder, config.image_size or preset.size, strict, watch)
+        run = prepare_diffusion(
+            config, preset, data, plan, autoencoder=autoencoder, init_from=init_from, watch=watch
+        )
+    _complete(run, data, plan)
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A model's name or checkpoint, or an autoencoder's.")],
+    folder: Folder,
+    split: Annotated[str, typer.Option(help="Which split to measure on.")] = "test",
+    count: Annotated[int, typer.Option(min=1, help="At most so many pictures.")] = 1000,
+    out: Annotated[Path | None, typer.Option(help="Write the figures here as JSON.")] = None,
+    strict: Strict = False,
+) -> None:
+    """Measure a model on pictures it was not trained on."""
+    import json
+
+    from calotype.checkpoints.shelf import find
+    from calotype.evaluation import evaluate as measure
+
+    found = measure(find(model), folder, split=split, count=count, strict=strict, out=out)
+    print(json.dumps(found, indent=1))
+
+
+def _recipe(name: str, recipes: dict[str, Callable[[], C]], plain: Callable[[], C]) -> C:
+    return recipes.get(name, plain)()
+
+
+def _preset(name: str) -> ModelConfig:
+    import difflib
+
+    from calotype.errors import InputError
+    from calotype.models.presets import PRESETS
+
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(PRESETS)}."
+        raise InputError(f"There is no model preset {name!r}; {hint}")
+    return PRESETS[name]()
+
+
+@contextmanager
+def _watching() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar for each thing that is prepared before the first step."""
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    tasks: dict[str, TaskID] = {}
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+
+        def watch(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=total)
+            progress.update(tasks[what], completed=done, total=total)
+
+        yield watch
+
+
+def _read(folder: Path, size: int, strict: bool, watch: Callable[[str, int, int], None]) -> DataSet:
+    """The data set in memory; what had to be left out is named on standard error."""
+    from calotype.training.sessions import read_data
+
+    data = read_data(folder, size, strict=strict, watch=watch)
+    if data.skipped:
+        named = "; ".join(f"{path.name} {reason}" for path, reason in data.skipped[:5])
+        more = f"; and {len(data.skipped) - 5} more" if len(data.skipped) > 5 else ""
+        print(
+            f"calotype: left out {len(data.skipped)} unusable file(s) of {folder} ({named}{more}); "
+            "--strict stops instead.",
+            file=sys.stderr,
+        )
+    return data
+
+
+def _complete(run: Run, data: DataSet, plan: Plan) -> None:
+    from calotype.training.api import complete
+
+    report = complete(run, progress=True, extra={"skipped_files": len(data.skipped)})
+    state = "finished" if report["finished"] else "stopped early; go on with --resume"
+    print(f"{plan.folder / 'model.safetensors'}  step {report['step']} of {report['steps']}, {state}")

@@ -1,0 +1,77 @@
+"""`calotype.evaluate`: figures with the protocol that made them, in one JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from calotype import __version__
+from calotype.checkpoints import native
+from calotype.data.folder import PictureFolder
+from calotype.errors import InputError, OutputError
+from calotype.evaluation.denoising import denoising_loss
+from calotype.evaluation.reconstruction import reconstruction
+from calotype.networks.autoencoder import Autoencoder
+
+
+def evaluate(
+    model: str | Path,
+    dataset: str | Path | PictureFolder,
+    *,
+    split: str = "test",
+    count: int = 1000,
+    strict: bool = False,
+    out: str | Path | None = None,
+) -> dict[str, Any]:
+    """Measure a Calotype checkpoint on at most `count` pictures of a folder's `split`.
+
+    Gives "protocol" (what was measured on what), "reconstruction" (PSNR in dB of the autoencoder, where
+    there is one) and "denoising" (the loss at low, middle and high noise, where there is a denoiser).
+    `out` writes the same as JSON.  Raises InputError, DataError, CheckpointError or OutputError.
+    """
+    if count < 1:
+        raise InputError(f"count is {count}; measure at least 1 picture.")
+    info = native.describe(model)
+    size = info.config.size
+    folder = dataset if isinstance(dataset, PictureFolder) else PictureFolder(dataset, size, split, strict)
+    folder.records = folder.records[:: max(1, len(folder.records) // count)][:count]
+    pictures = folder.load_all(size)
+    found: dict[str, Any] = {
+        "protocol": {
+            "model": info.config.name,
+            "weights_sha256": info.weights_hash,
+            "calotype": __version__,
+            "torch": torch.__version__,
+            "data_sha256": folder.content_hash(),
+            "split": split,
+            "pictures": len(pictures),
+            "skipped_files": len(folder.skipped),
+            "size": size,
+            "precision": "float32",
+        }
+    }
+    if info.parameters.get("denoiser"):
+        whole = native.load(model)
+        captions = [record.captions[0] if record.captions else "" for record in folder.records]
+        found["denoising"] = denoising_loss(whole, pictures, captions)
+        autoencoder = whole.autoencoder
+    else:
+        autoencoder = native.load_autoencoder(model)
+    if isinstance(autoencoder, Autoencoder):
+        found["reconstruction"] = reconstruction(autoencoder, pictures)
+    if out is not None:
+        _write(Path(out), found)
+    return found
+
+
+def _write(path: Path, found: dict[str, Any]) -> None:
+    partial = path.with_name(path.name + ".tmp")
+    try:
+        partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror}); choose another place.") from error

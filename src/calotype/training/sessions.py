@@ -1,0 +1,196 @@
+"""From a folder of pictures to a prepared run: data, model, cached latents, objective."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from calotype.checkpoints import native
+from calotype.conditioning.tokenizer import Tokenizer
+from calotype.data.folder import PictureFolder, Record
+from calotype.errors import InputError
+from calotype.models.config import ModelConfig
+from calotype.models.latent_diffusion import build
+from calotype.networks.autoencoder import Autoencoder
+from calotype.training.config import AutoencoderTraining, DiffusionTraining, TrainConfig
+from calotype.training.fit import Plan, Run
+from calotype.training.objective import AutoencoderObjective, DiffusionObjective, Examples
+from calotype.training.order import BatchOrder
+from calotype.training.prepared import Captions, Pixels, encode_all
+
+Watch = Callable[[str, int, int], None]
+"""Told (what is being prepared, done, total)."""
+
+HELD_OUT = 50
+"""Of a folder without splits, one picture in this many is held out, if that leaves any to hold out."""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A folder in memory: pictures uint8 (N 3 H W) and their records, row for row."""
+
+    pictures: Tensor
+    records: list[Record]
+    held_out: Tensor
+    held_out_records: list[Record]
+    content: str
+    skipped: list[tuple[Path, str]]
+
+    @property
+    def weighable(self) -> list[str]:
+        """The kind of every training record, "" where it has none."""
+        return [str(record.meta.get("kind", "")) for record in self.records]
+
+    def weights(self, balance: dict[str, float]) -> np.ndarray[Any, np.dtype[np.float64]] | None:
+        """How often each training picture is drawn; None for all alike.  InputError for an unknown kind."""
+        if not balance:
+            return None
+        kinds = self.weighable
+        unknown = sorted(set(balance) - set(kinds))
+        if unknown:
+            known = ", ".join(sorted(set(kinds) - {""})) or "none at all"
+            raise InputError(
+                f"balance.{unknown[0]} names a kind that no picture has; the data set has {known}."
+            )
+        weights = np.array([balance.get(kind, 1.0) for kind in kinds])
+        if not weights.any():
+            raise InputError("balance gives every picture the weight 0; leave some above it.")
+        return weights
+
+
+def read_data(folder: str | Path, size: int, *, strict: bool, watch: Watch) -> DataSet:
+    """All pictures of a folder at `size` pixels a side, its validation pictures apart.
+
+    A folder that knows no splits holds out one picture in fifty, chosen by the hash of its name.
+    Raises DataError for a folder without pictures, InputError from the reader where captions do not fit.
+    """
+    everything = PictureFolder(folder, size=size, strict=strict)
+    pictures = everything.load_all(size, lambda done, total: watch("reading pictures", done, total))
+    records = everything.records
+    splits = [record.meta.get("split") for record in records]
+    if not any(splits):
+        splits = [_held_out(record, Path(folder)) for record in records]
+        if splits.count("train") == 0:
+            splits = ["train"] * len(splits)
+    train = [i for i, split in enumerate(splits) if split not in {"validation", "test"}]
+    held_out = [i for i, split in enumerate(splits) if split == "validation"]
+    return DataSet(
+        pictures[train],
+        [records[i] for i in train],
+        pictures[held_out],
+        [records[i] for i in held_out],
+        everything.content_hash(),
+        list(everything.skipped),
+    )
+
+
+def _held_out(record: Record, folder: Path) -> str:
+    name = record.path.relative_to(folder).as_posix()
+    mark = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
+    return "validation" if mark % HELD_OUT == 0 else "train"
+
+
+def prepare_autoencoder(
+    config: AutoencoderTraining,
+    model_config: ModelConfig,
+    data: DataSet,
+    plan: Plan,
+    *,
+    init_from: Path | None = None,
+) -> Run:
+    """A run that trains the model's autoencoder, from fresh weights or those of a Calotype checkpoint."""
+    if model_config.autoencoder is None:
+        raise InputError(f"The model {model_config.name} works on pixels and has no autoencoder to train.")
+    textless = dataclasses.replace(model_config, text=())
+    model = build(textless, None, seed=config.seed)
+    if init_from is not None:
+        trained = native.load_autoencoder(init_from)
+        model = model.replace(
+            config=dataclasses.replace(textless, autoencoder=trained.config), autoencoder=trained
+        )
+    objective = AutoencoderObjective(config, model, data.pictures, data.held_out)
+    return _run(objective, config, data, plan, model.config)
+
+
+def prepare_diffusion(
+    config: DiffusionTraining,
+    model_config: ModelConfig,
+    data: DataSet,
+    plan: Plan,
+    *,
+    autoencoder: Path | None = None,
+    init_from: Path | None = None,
+    watch: Watch,
+) -> Run:
+    """A run that trains a model's denoiser and text encoder on top of a finished autoencoder.
+
+    `init_from` is a whole model to go on from; else `autoencoder` names the checkpoint that holds one
+    (not for models of pixels), and the tokenizer is learnt from the training captions.
+    """
+    texts = [record.captions for record in data.records]
+    if init_from is not None:
+        model = native.load(init_from)
+    else:
+        trained = None
+        if model_config.autoencoder is not None:
+            if autoencoder is None:
+                raise InputError(
+                    "A latent diffusion model needs a trained autoencoder: give --autoencoder FILE (made by "
+                    "`calotype train autoencoder`), --init-from a whole model, or --pixels to do without."
+                )
+            trained = native.load_autoencoder(autoencoder)
+            model_config = dataclasses.replace(model_config, autoencoder=trained.config)
+        tokenizer = _tokenizer(model_config, texts)
+        if tokenizer is not None:
+            model_config = model_config.fitted_to(tokenizer)
+        model = build(model_config, tokenizer, seed=config.seed)
+        if trained is not None:
+            model = model.replace(autoencoder=trained)
+    device = torch.device("cuda" if torch.cuda.is_available() and plan.device != "cpu" else "cpu")
+    model.autoencoder.to(device)
+
+    def examples(pictures: Tensor, records: Sequence[Record], part: str) -> Examples | None:
+        if not len(pictures):
+            return None
+        captions = Captions([record.captions for record in records], model.text_encoder)
+        if not isinstance(model.autoencoder, Autoencoder):
+            return Examples(Pixels(pictures), captions)
+        key = f"{data.content} {part}"
+        latents = encode_all(
+            model.autoencoder, pictures, key, lambda done, total: watch("computing latents", done, total)
+        )
+        return Examples(latents, captions)
+
+    training = examples(data.pictures, data.records, "train")
+    assert training is not None  # a data set without pictures was refused when it was read
+    held_out = examples(data.held_out, data.held_out_records, "validation")
+    objective = DiffusionObjective(config, model, training, held_out)
+    return _run(objective, config, data, plan, model.config)
+
+
+def _tokenizer(config: ModelConfig, texts: Sequence[Sequence[str]]) -> Tokenizer | None:
+    if not config.text:
+        return None
+    clip = config.text[0].clip
+    captions = sorted({caption for several in texts for caption in several})
+    return Tokenizer.train(captions, clip.vocabulary, clip.context_length)
+
+
+def _run(
+    objective: AutoencoderObjective | DiffusionObjective,
+    config: TrainConfig,
+    data: DataSet,
+    plan: Plan,
+    model_config: ModelConfig,
+) -> Run:
+    order = BatchOrder(len(data.pictures), config.batch, config.seed, data.weights(config.balance))
+    facts = {"data": data.content, "pictures": len(data.pictures), "model": model_config.name}
+    return Run(objective, config, plan, order, facts)
