@@ -69,7 +69,7 @@ def save(
             if not bool(torch.isfinite(stored).all()):
                 raise CheckpointError(
                     f"{part}.{name} holds numbers that are not finite in {dtype}; "
-                    "the training has diverged, go back to an earlier checkpoint"
+                    "the training has diverged, go back to an earlier checkpoint."
                 )
             tensors[f"{part}.{name}"] = stored
     digest = weights_sha256(tensors)
@@ -96,7 +96,9 @@ def save(
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
-        raise OutputError(f"{path} cannot be written ({error}); choose another place or free space") from None
+        raise OutputError(
+            f"{path} cannot be written ({error}); choose another place or free space."
+        ) from None
     return digest
 
 
@@ -116,7 +118,7 @@ class _File:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not self.path.is_file():
-            raise CheckpointError(f"{self.path} is not a file; name a .safetensors file of Calotype's")
+            raise CheckpointError(f"{self.path} is not a file; name a .safetensors file of Calotype's.")
         try:
             self._file: Any = safe_open(str(self.path), framework="pt")
             self.metadata: dict[str, str] = self._file.metadata() or {}
@@ -127,17 +129,17 @@ class _File:
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
                 f"{self.path} is no readable safetensors file ({error}); it is cut short or of another kind, "
-                "so fetch or make it again"
+                "so fetch or make it again."
             ) from None
         if self.metadata.get("format") != "calotype":
             raise CheckpointError(
                 f"{self.path} is a safetensors file, but not a checkpoint of Calotype's (its metadata lacks "
-                "format=calotype); name a file written by `calotype train`"
+                "format=calotype); name a file written by `calotype train`."
             )
 
     def text(self, key: str) -> str:
         if key not in self.metadata:
-            raise CheckpointError(f"{self.path} lacks {key!r} in its metadata; the file is damaged")
+            raise CheckpointError(f"{self.path} lacks {key!r} in its metadata; the file is damaged.")
         return self.metadata[key]
 
     def config(self) -> ModelConfig:
@@ -154,7 +156,7 @@ class _File:
             return Tokenizer.from_vocab(stored["vocab"], stored["merges"], stored["context_length"])
         except (ValueError, KeyError, TypeError):
             raise CheckpointError(
-                f"{self.path} holds a damaged tokenizer; make or fetch the file again"
+                f"{self.path} holds a damaged tokenizer; make or fetch the file again."
             ) from None
 
     def dtype(self) -> str:
@@ -177,7 +179,7 @@ class _File:
         ]
         if problems:
             raise CheckpointError(
-                f"{self.path} {' and '.join(problems)}; its weights are not those of its config"
+                f"{self.path} {' and '.join(problems)}; its weights are not those of its config."
             )
         state = {}
         for name in stored:
@@ -205,7 +207,7 @@ def describe(path: str | Path) -> FileInfo:
     try:
         recipe = json.loads(file.metadata.get("recipe", "{}"))
     except ValueError:
-        raise CheckpointError(f"{path} holds a damaged recipe; make or fetch the file again") from None
+        raise CheckpointError(f"{path} holds a damaged recipe; make or fetch the file again.") from None
     return FileInfo(
         path=file.path,
         config=file.config(),
@@ -234,12 +236,12 @@ def load(
         if any(True for _ in module.parameters()) and not any(k.startswith(part + ".") for k in file.shapes):
             raise CheckpointError(
                 f"{file.path} has no {part.replace('_', ' ')}, only a part of a model; "
-                "name a whole one, or train the rest with `calotype train diffusion`"
+                "name a whole one, or train the rest with `calotype train diffusion`."
             )
         file.fill(part, module, device, dtype)
     unknown = [name for name in file.shapes if name.partition(".")[0] not in PARTS]
     if unknown:
-        raise CheckpointError(f"{file.path} has unknown {_some(unknown)}; the file needs a newer Calotype")
+        raise CheckpointError(f"{file.path} has unknown {_some(unknown)}; the file needs a newer Calotype.")
     return model.replace(weights_hash=file.text("weights_sha256"))
 
 
@@ -251,7 +253,7 @@ def load_autoencoder(
     config = file.config()
     if config.autoencoder is None or not any(name.startswith("autoencoder.") for name in file.shapes):
         raise CheckpointError(
-            f"{file.path} has no autoencoder; name one made by `calotype train autoencoder`"
+            f"{file.path} has no autoencoder; name one made by `calotype train autoencoder`."
         )
     with torch.device("meta"):
         autoencoder = Autoencoder(config.autoencoder)

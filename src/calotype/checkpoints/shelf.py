@@ -27,7 +27,9 @@ def find(model: str) -> Path:
     if path.is_file():
         return path
     if path.suffix == ".safetensors" or len(path.parts) > 1:
-        raise InputError(f"there is no file {model}; name a shipped model or the path of a .safetensors file")
+        raise InputError(
+            f"There is no file {model}; name a shipped model or the path of a .safetensors file."
+        )
     near = difflib.get_close_matches(model, known, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}?" if near else f"shipped are: {', '.join(known) or 'none'}"
-    raise InputError(f"there is no model {model!r}; {hint} (`calotype models` lists them)")
+    hint = f"did you mean {near[0]!r}?" if near else f"shipped are: {', '.join(known) or 'none'}."
+    raise InputError(f"There is no model {model!r}; {hint}")

@@ -41,15 +41,15 @@ class TextEncoder(nn.Module):
         super().__init__()
         if (tokenizer is None) != (not configs):
             raise CheckpointError(
-                "the model has a text encoder but no tokenizer, or the reverse; take both from one model"
+                "The model has a text encoder but no tokenizer, or the reverse; take both from one model."
             )
         for config in configs:
             assert tokenizer is not None
             if config.clip.vocabulary < len(tokenizer) or config.clip.end_token != tokenizer.end:
                 raise CheckpointError(
-                    f"the tokenizer has {len(tokenizer)} entries and end token {tokenizer.end}, but the text "
+                    f"The tokenizer has {len(tokenizer)} entries and end token {tokenizer.end}, but the text "
                     f"encoder is made for {config.clip.vocabulary} and {config.clip.end_token}; "
-                    "take both from one model"
+                    "take both from one model."
                 )
         self.configs = tuple(configs)
         self.tokenizer = tokenizer

@@ -57,7 +57,7 @@ class Tokenizer:
         for special in (START, END):
             if special not in vocab:
                 raise CheckpointError(
-                    f"the tokenizer's vocabulary lacks {special!r}; use a vocabulary in CLIP's layout"
+                    f"The tokenizer's vocabulary lacks {special!r}; use a vocabulary in CLIP's layout."
                 )
         self.vocab = dict(vocab)
         self.merges = list(merges)
@@ -74,7 +74,7 @@ class Tokenizer:
             )
         except Exception as error:  # the Rust side raises bare Exception
             raise CheckpointError(
-                f"the tokenizer's merges do not fit its vocabulary ({error}); take both from one model"
+                f"The tokenizer's merges do not fit its vocabulary ({error}); take both from one model."
             ) from None
         self._fast = _pipeline(model)
         self._fast.add_special_tokens([START, END])
@@ -99,7 +99,7 @@ class Tokenizer:
             lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
         except (OSError, ValueError) as error:
             raise CheckpointError(
-                f"{folder} holds no readable tokenizer ({error}); it needs vocab.json and merges.txt"
+                f"{folder} holds no readable tokenizer ({error}); it needs vocab.json and merges.txt."
             ) from None
         return cls(
             vocab, [line for line in lines if line and not line.startswith("#version")], context_length

@@ -114,7 +114,7 @@ class ModelConfig:
             value = json.loads(text)
         except ValueError as error:
             raise CheckpointError(
-                f"the model's config is not JSON ({error}); the file is damaged or not Calotype's"
+                f"The model's config is not JSON ({error}); the file is damaged or not Calotype's."
             ) from None
         decoded = _decode(cls, value, "config")
         assert isinstance(decoded, ModelConfig)
@@ -139,7 +139,7 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
     if isinstance(kind, type) and type(value) is kind:
         return value
     expected = f"one of {', '.join(map(repr, arguments))}" if origin is Literal else _name(kind)
-    raise CheckpointError(f"{where} is {value!r}, but should be {expected}; the file needs a newer Calotype")
+    raise CheckpointError(f"{where} is {value!r}, but should be {expected}; the file needs a newer Calotype.")
 
 
 def _name(kind: Any) -> str:
@@ -154,7 +154,7 @@ def _decode_fields(kind: Any, value: dict[str, Any], where: str) -> Any:
     unknown = sorted(value.keys() - known.keys())
     if unknown:
         raise CheckpointError(
-            f"{where} has the unknown field {', '.join(unknown)}; the file needs a newer Calotype"
+            f"{where} has the unknown field {', '.join(unknown)}; the file needs a newer Calotype."
         )
     missing = [
         name
@@ -164,5 +164,5 @@ def _decode_fields(kind: Any, value: dict[str, Any], where: str) -> Any:
         and entry.default_factory is dataclasses.MISSING
     ]
     if missing:
-        raise CheckpointError(f"{where} lacks the field {', '.join(missing)}; the file is damaged")
+        raise CheckpointError(f"{where} lacks the field {', '.join(missing)}; the file is damaged.")
     return kind(**{name: _decode(hints[name], item, f"{where}.{name}") for name, item in value.items()})

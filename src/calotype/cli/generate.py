@@ -1,0 +1,236 @@
+"""`calotype generate` and `calotype replay`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from calotype.cli.clock import Clock
+from calotype.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from calotype.tasks.picture import Picture
+
+
+def generate(
+    prompts: Annotated[
+        list[str], typer.Argument(help="What to draw; several prompts make several pictures.")
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="PNG to write; several pictures put a number before .png or in the place of %d. "
+            "Default: the prompt's words and the seed.",
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option(help="A name from `calotype models`, or a file.")] = "icons",
+    steps: Annotated[int | None, typer.Option(help="Sampler steps. Default: the model's.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="How strictly to follow the prompt; 1 is no guidance.")
+    ] = None,
+    sampler: Annotated[str | None, typer.Option(help="ddim, euler, heun, dpmpp_2m, unipc ….")] = None,
+    grid: Annotated[
+        str | None, typer.Option(help="Noise levels to stop at: trailing, karras, beta ….")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the first picture; picture i has seed + i. Default: a fresh one.")
+    ] = None,
+    count: Annotated[int, typer.Option(help="Pictures of each prompt.")] = 1,
+    negative: Annotated[str, typer.Option(help="What to steer away from.")] = "",
+    size: Annotated[str | None, typer.Option(help="Pixels: 128, or WIDTHxHEIGHT.")] = None,
+    rescale: Annotated[float, typer.Option(help="Guidance rescaling, 0 to 1.")] = 0.0,
+    interval: Annotated[
+        str | None, typer.Option(help="Guide only between two noise levels: LOW,HIGH.")
+    ] = None,
+    apg: Annotated[bool, typer.Option("--apg", help="Adaptive projected guidance.")] = False,
+    option: Annotated[
+        list[str] | None, typer.Option(help="A sampler's own option, as eta=0.5; may be given again.")
+    ] = None,
+    sheet: Annotated[str | None, typer.Option(help="Also write all pictures on one PNG sheet.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda …. Default: the best one here.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads. Default: torch's choice.")] = None,
+    timing: Annotated[bool, typer.Option("--timing", help="Report where the time went.")] = False,
+) -> None:
+    """Draw pictures of what the prompts say; prints the path of each."""
+    clock = Clock()
+    with clock.stage("imports"):
+        from calotype.checkpoints import native, shelf
+        from calotype.tasks import picture as files
+        from calotype.tasks.generate import Drawn, generate
+        from calotype.tasks.picture import Picture
+        from calotype.tasks.request import Request, parse_size
+        from calotype.tasks.studio import pick_device
+    with clock.stage("load"):
+        width, height = (None, None) if size is None else parse_size(size)
+        request = Request(
+            prompts=prompts,
+            negative=negative,
+            model=model,
+            steps=steps,
+            guidance=guidance,
+            sampler=sampler,
+            grid=grid,
+            sampler_options=_options(option or []),
+            seed=seed,
+            count=count,
+            width=width,
+            height=height,
+            rescale=rescale,
+            interval=None if interval is None else _interval(interval),
+            apg={} if apg else None,
+        )
+        if output is not None:
+            files.check_writable(files.output_paths(output, request.pictures))
+        if sheet is not None:
+            files.check_writable(files.output_paths(sheet, 1))
+        path = shelf.find(model)
+        _set_threads(threads)
+        request = request.resolved(native.describe(path).config)
+        paths = (
+            files.default_paths(request) if output is None else files.output_paths(output, request.pictures)
+        )
+        files.check_writable(paths)
+        loaded = native.load(path, device=pick_device(device))
+    pictures: list[Picture] = []
+    undecoded: dict[int, Tensor] = {}
+    try:
+        for event in _watched(generate(loaded, request), clock):
+            if isinstance(event, Drawn):
+                undecoded |= dict(zip(event.indices, event.latents, strict=True))
+            elif isinstance(event, Picture):
+                with clock.stage("write"):
+                    event.save(paths[event.index])
+                del undecoded[event.index]
+                pictures.append(event)
+                print(paths[event.index], flush=True)
+    except Exception as error:
+        if not undecoded:
+            raise
+        rescued = _rescue(undecoded, paths)
+        raise OutputError(
+            f"A picture could not be decoded or written ({error}); its latents are kept in {rescued}."
+        ) from error
+    if sheet is not None:
+        with clock.stage("write"):
+            files.write_png(Path(sheet), files.contact_sheet([picture.image for picture in pictures]))
+        print(sheet)
+    if timing:
+        print(clock.report(), file=sys.stderr)
+
+
+def replay(
+    picture: Annotated[Path, typer.Argument(help="A PNG that Calotype made.")],
+    model: Annotated[
+        str | None, typer.Option(help="Where its model is, if not where the picture says.")
+    ] = None,
+    output: Annotated[str | None, typer.Option("-o", "--output", help="Write the replay too.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda …. Default: the best one here.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads. Default: torch's choice.")] = None,
+) -> int:
+    """Make a picture again from its own metadata and report how far the pixels differ.
+
+    Exit code 0 if they are identical, 1 if they are not.
+    """
+    clock = Clock()
+    from calotype.checkpoints import native, shelf
+    from calotype.tasks import picture as files
+    from calotype.tasks.replay import Comparison, replay
+    from calotype.tasks.studio import pick_device
+
+    image, record = files.read(picture)
+    if output is not None:
+        files.check_writable(files.output_paths(output, 1))
+    _set_threads(threads)
+    loaded = native.load(shelf.find(model or record.request.model), device=pick_device(device))
+    identical = False
+    for event in _watched(replay(loaded, picture, image, record), clock):
+        if isinstance(event, Comparison):
+            identical = event.identical
+            if output is not None:
+                event.again.save(output)
+            verdict = "identical" if identical else "different"
+            print(f"{picture}: {verdict}, largest difference {event.largest}, mean {event.mean:.6f} of 255")
+    return 0 if identical else 1
+
+
+def _watched(events: Iterator[Any], clock: Clock) -> Iterator[Any]:
+    """The same events; on the way a progress bar is drawn, notices are printed and time is taken."""
+    from calotype.tasks.generate import Drawn, Encoded, Notice, Progress
+
+    stage = "text"
+    with _bar() as advance:
+        while True:
+            with clock.stage(stage):
+                event = next(events, None)
+            if event is None:
+                return
+            if isinstance(event, Notice):
+                print(f"calotype: {event.text}", file=sys.stderr)
+            elif isinstance(event, Encoded | Progress):
+                stage = "sampling"
+                advance(event)
+            elif isinstance(event, Drawn):
+                stage = "decoding"
+            yield event
+
+
+@contextmanager
+def _bar() -> Iterator[Any]:
+    """A function to hand events to, which draws them if a person is watching."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("drawing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("drawing", total=None)
+        yield lambda event: bar.update(task, total=event.steps, completed=getattr(event, "done", 0))
+
+
+def _rescue(undecoded: dict[int, Tensor], paths: list[Path]) -> Path:
+    """Keep finished latents beside the pictures they were to become; returns the file."""
+    from safetensors.torch import save_file
+
+    place = paths[min(undecoded)].with_suffix(".latents.safetensors")
+    save_file({str(i): latents.contiguous().cpu() for i, latents in undecoded.items()}, place)
+    return place
+
+
+def _options(given: list[str]) -> dict[str, float]:
+    options = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        try:
+            options[name.strip()] = float(value)
+        except ValueError:
+            raise InputError(f"The option {text!r} is not NAME=NUMBER, as eta=0.5 is.") from None
+    return options
+
+
+def _interval(text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"interval is {text!r}; give two noise levels as LOW,HIGH, say 0.3,6.") from None
+    return low, high
+
+
+def _set_threads(threads: int | None) -> None:
+    import torch
+
+    if threads is None:
+        return
+    if threads < 1:
+        raise InputError(f"threads is {threads}; give a whole number of at least 1.")
+    torch.set_num_threads(threads)

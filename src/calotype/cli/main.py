@@ -1,0 +1,66 @@
+"""The command line: `calotype COMMAND …`.  Each command loads its room when it is called."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from calotype import __version__
+from calotype.cli.data import icons
+from calotype.cli.generate import generate, replay
+from calotype.cli.models import models
+from calotype.cli.train import evaluate, train_app
+from calotype.errors import CalotypeError
+
+app = typer.Typer(
+    help="Stable Diffusion as one whole: train, measure, load and make pictures.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+)
+data_app = typer.Typer(help="Build data sets.", no_args_is_help=True)
+data_app.command("icons")(icons)
+app.command("generate")(generate)
+app.command("replay")(replay)
+app.command("models")(models)
+app.command("evaluate")(evaluate)
+app.add_typer(train_app, name="train")
+app.add_typer(data_app, name="data")
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(f"calotype {__version__}")
+        raise typer.Exit
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0, or what the error says (2 for wrong input, 130 for Ctrl-C)."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code.  Errors go to stderr, one sentence each."""
+    try:
+        result = app(arguments, prog_name="calotype", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except CalotypeError as error:
+        print(f"calotype: {error}", file=sys.stderr)
+        return error.exit_code
+    except typer.TyperException as error:
+        message = error.format_message()
+        if "\n" in message:  # a command without arguments: its help
+            print(message, file=sys.stderr)
+        else:
+            print(f"calotype: {message.rstrip('.')}; --help lists what there is.", file=sys.stderr)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print("calotype: stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has left; nothing more can be said
+        return 1

@@ -1,0 +1,172 @@
+"""A finished picture and its file: a PNG that says how to make it again."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import PIL.PngImagePlugin
+from torch import Tensor
+
+from calotype import __version__
+from calotype.errors import InputError, OutputError
+from calotype.tasks.request import Request
+
+KEY = "calotype"
+"""Of the PNG's iTXt chunk that holds the record as JSON."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is written into the PNG: enough to make the same pixels again.
+
+    request       resolved, for this picture alone: one prompt, one count, its own seed
+    weights_hash  SHA-256 of the model's weights
+    """
+
+    request: Request
+    model_name: str
+    weights_hash: str
+    version: str = __version__
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "calotype_version": self.version,
+                "model_name": self.model_name,
+                "weights_sha256": self.weights_hash,
+                "request": self.request.model_dump(mode="json"),
+            },
+            ensure_ascii=False,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Record:
+        """The inverse of `to_json`; InputError where the text is no record."""
+        try:
+            stored: dict[str, Any] = json.loads(text)
+            return cls(
+                Request(**stored["request"]),
+                stored["model_name"],
+                stored["weights_sha256"],
+                stored["calotype_version"],
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"The picture's {KEY} record is damaged ({error!r}).") from None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """image (RGB), the latents (C h w) it was decoded from, its record, and its place in the request."""
+
+    image: PIL.Image.Image
+    latents: Tensor
+    record: Record
+    index: int
+
+    def save(self, path: str | Path) -> None:
+        """Write the PNG with its record, atomically; OutputError where that fails."""
+        info = PIL.PngImagePlugin.PngInfo()
+        info.add_itxt(KEY, self.record.to_json())
+        write_png(Path(path), self.image, info)
+
+
+def write_png(path: Path, image: PIL.Image.Image, info: PIL.PngImagePlugin.PngInfo | None = None) -> None:
+    """Write under a temporary name, then rename; OutputError where that fails, and nothing is left behind."""
+    partial = _partial(path)
+    try:
+        image.save(partial, "PNG", pnginfo=info)
+        os.replace(partial, path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {_reason(error)}.") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read(path: str | Path) -> tuple[PIL.Image.Image, Record]:
+    """A picture and its record; InputError where the file is no picture or has no record."""
+    try:
+        with PIL.Image.open(path) as opened:
+            opened.load()
+            text = opened.info.get(KEY)
+            image = opened.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path} is no readable picture ({error}); name a PNG that Calotype made.") from None
+    if not isinstance(text, str):
+        raise InputError(
+            f"{path} does not say how it was made; name a PNG that Calotype made and no one edited."
+        )
+    return image, Record.from_json(text)
+
+
+def default_paths(request: Request) -> list[Path]:
+    """For pictures whose place nobody named: the prompt's words and the seed, `a-red-apple-7.png`."""
+    assert request.seed is not None
+    paths = []
+    for i in range(request.pictures):
+        words = re.sub(r"[\W_]+", "-", request.prompts[i // request.count].lower()).strip("-")
+        paths.append(Path(f"{words[:40].rstrip('-') or 'picture'}-{request.seed + i}.png"))
+    return paths
+
+
+def output_paths(output: str, count: int) -> list[Path]:
+    """Where `count` pictures go that were all asked for as `output`.
+
+    One picture goes to `output` itself.  Several take a number from 0: in the place of `%d` (or `%03d`) where
+    the name has one, else before the suffix, out-0.png, out-1.png.
+
+    Raises OutputError for a name that is no PNG's.
+    """
+    if Path(output).suffix.lower() != ".png":
+        raise OutputError(f"The output {output} should end in .png, the one format that keeps the request.")
+    place = re.search(r"%(0\d)?d", output)
+    if place:
+        return [
+            Path(output[: place.start()] + place.group() % i + output[place.end() :]) for i in range(count)
+        ]
+    if count == 1:
+        return [Path(output)]
+    digits = len(str(count - 1))
+    path = Path(output)
+    return [path.with_name(f"{path.stem}-{i:0{digits}}{path.suffix}") for i in range(count)]
+
+
+def check_writable(paths: Sequence[Path]) -> None:
+    """OutputError, before any work is done, where one of the files could not be written."""
+    for path in paths:
+        if path.is_dir():
+            raise OutputError(f"The output {path} is a folder; name a file in it.")
+        if not path.parent.is_dir():
+            raise OutputError(f"The folder {path.parent} does not exist; make it or name another.")
+        partial = _partial(path)
+        try:
+            partial.touch(exist_ok=False)
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written: {_reason(error)}.") from None
+        partial.unlink()
+
+
+def contact_sheet(images: Sequence[PIL.Image.Image], gap: int = 2) -> PIL.Image.Image:
+    """All pictures, of one size, row by row on one white sheet about as many wide as high."""
+    columns = math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    width, height = images[0].size
+    sheet = PIL.Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), "white")
+    for i, image in enumerate(images):
+        sheet.paste(image, (i % columns * (width + gap), i // columns * (height + gap)))
+    return sheet
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

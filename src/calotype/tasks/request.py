@@ -1,0 +1,219 @@
+"""What a person asks for: the same `Request` from the command line, from Python and from JSON."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import secrets
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+
+from calotype.diffusion.grids import GRIDS
+from calotype.diffusion.samplers import SAMPLERS
+from calotype.errors import InputError
+from calotype.models.config import ModelConfig
+
+LONGEST_PROMPT = 4000  # characters, some 700 English words
+LONGEST_SIDE = 4096  # pixels
+MOST_STEPS = 1000
+MOST_PICTURES = 10_000
+LAST_SEED = 2**64 - 1
+
+
+class Apg(BaseModel):
+    """Adaptive projected guidance (arXiv 2410.02416): the fields of `diffusion.guidance.Apg`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    parallel: float = 0.0
+    threshold: float | None = None
+    momentum: float = -0.5
+
+
+class Request(BaseModel):
+    """Pictures to make.  Every wrong field is an InputError of one sentence, also from JSON.
+
+    A field that is None is the model's own default, or for the seed a fresh one; `resolved` fills them in,
+    and that is what a picture's metadata keeps.
+
+    prompts           one or more texts; one plain text is accepted too
+    negative          what to steer away from, for all prompts
+    model             a shipped name or a path, as `calotype models` lists them
+    steps             sampler steps, 1 to 1000
+    guidance          classifier-free scale, 0 or more; 1 is none and costs half
+    sampler, grid     names in `SAMPLERS` and `GRIDS`
+    sampler_options   what that sampler takes besides: eta, s_noise, order
+    seed              of the first picture; picture i (prompt by prompt, then count) has seed + i
+    count             pictures of each prompt
+    width, height     pixels
+    rescale           0 to 1, guidance rescaling (arXiv 2305.08891)
+    interval          (low, high): guide only at low < sigma <= high (arXiv 2404.07724)
+    apg               project the guidance
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompts: tuple[str, ...]
+    negative: str = ""
+    model: str = "icons"
+    steps: int | None = None
+    guidance: float | None = None
+    sampler: str | None = None
+    grid: str | None = None
+    sampler_options: dict[str, float] = {}
+    seed: int | None = None
+    count: int = 1
+    width: int | None = None
+    height: int | None = None
+    rescale: float = 0.0
+    interval: tuple[float, float] | None = None
+    apg: Apg | None = None
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise InputError(_sentence(error)) from None
+
+    @classmethod
+    def from_json(cls, text: str) -> Request:
+        """The inverse of `model_dump_json`; InputError where the text is no request."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise InputError(_sentence(error)) from None
+
+    @field_validator("prompts", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Request:
+        self._check_texts()
+        for name, low, high in (("steps", 1, MOST_STEPS), ("count", 1, MOST_PICTURES)):
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise InputError(f"{name} is {value}; give a whole number from {low} to {high}.")
+        if self.guidance is not None and not 0 <= self.guidance < math.inf:
+            raise InputError(
+                f"guidance is {self.guidance}; give a number of at least 0 (1 is none, 3 to 8 is usual)."
+            )
+        if not 0 <= self.rescale <= 1:
+            raise InputError(f"rescale is {self.rescale}; give a number from 0 to 1.")
+        if self.interval is not None and not 0 <= self.interval[0] < self.interval[1]:
+            raise InputError(
+                f"interval is {self.interval[0]} to {self.interval[1]}; give two levels, the lower first."
+            )
+        _known("sampler", self.sampler, SAMPLERS)
+        _known("grid", self.grid, GRIDS)
+        self._check_options()
+        if self.pictures > MOST_PICTURES:
+            raise InputError(
+                f"The request is for {self.pictures} pictures; ask for at most {MOST_PICTURES} at once."
+            )
+        if self.seed is not None and not 0 <= self.seed <= LAST_SEED - self.pictures + 1:
+            raise InputError(
+                f"seed is {self.seed}; give a whole number from 0 to {LAST_SEED - self.pictures + 1} "
+                "(2^64 less the number of pictures)."
+            )
+        for name in ("width", "height"):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= LONGEST_SIDE:
+                raise InputError(f"{name} is {value}; give a number of pixels from 1 to {LONGEST_SIDE}.")
+        return self
+
+    def _check_texts(self) -> None:
+        if not self.prompts:
+            raise InputError("There is no prompt; say in words what to draw.")
+        for prompt in self.prompts:
+            if not prompt.strip():
+                raise InputError("The prompt is empty; say in words what to draw.")
+        for name, text in (
+            *(("prompt", prompt) for prompt in self.prompts),
+            ("negative prompt", self.negative),
+        ):
+            if len(text) > LONGEST_PROMPT:
+                raise InputError(
+                    f"The {name} is {len(text)} characters long ({len(text.split())} words); "
+                    f"give at most {LONGEST_PROMPT}."
+                )
+
+    def _check_options(self) -> None:
+        if not self.sampler_options:
+            return
+        if self.sampler is None:
+            raise InputError("sampler_options need a sampler; name the one they are meant for.")
+        allowed = SAMPLERS[self.sampler].options
+        for name, value in self.sampler_options.items():
+            if name not in allowed:
+                takes = f"takes {', '.join(allowed)}" if allowed else "takes none"
+                raise InputError(f"The sampler {self.sampler} has no option {name!r}; it {takes}.")
+            if not 0 <= value < math.inf:
+                raise InputError(f"The sampler option {name} is {value}; give a number of at least 0.")
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures are asked for in all."""
+        return len(self.prompts) * self.count
+
+    def resolved(self, config: ModelConfig) -> Request:
+        """The same request with nothing left open, for this model.
+
+        Raises InputError where the model cannot make that size.
+        """
+        width = config.size if self.width is None else self.width
+        height = config.size if self.height is None else self.height
+        for name, side in (("width", width), ("height", height)):
+            if side % config.factor:
+                below = max(config.factor, side // config.factor * config.factor)
+                near = sorted({below, side // config.factor * config.factor + config.factor})
+                raise InputError(
+                    f"{name} is {side}, but the model {config.name} needs a multiple of {config.factor}; "
+                    f"the nearest {'is' if len(near) == 1 else 'are'} {' and '.join(map(str, near))}."
+                )
+        own = config.defaults
+        return self.model_copy(
+            update={
+                "steps": own.steps if self.steps is None else self.steps,
+                "guidance": own.guidance if self.guidance is None else self.guidance,
+                "sampler": own.sampler if self.sampler is None else self.sampler,
+                "grid": own.grid if self.grid is None else self.grid,
+                "seed": secrets.randbelow(2**32) if self.seed is None else self.seed,
+                "width": width,
+                "height": height,
+            }
+        )
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """ "128" or "128x96" to (width, height); InputError for anything else."""
+    parts = text.lower().replace("×", "x").split("x")
+    if len(parts) > 2 or not all(part.strip().isdecimal() for part in parts):
+        raise InputError(f"size is {text!r}; give pixels as 128 or as WIDTHxHEIGHT, say 128x96.")
+    return int(parts[0]), int(parts[-1])
+
+
+def _known(kind: str, name: str | None, names: Iterable[str]) -> None:
+    known = list(names)
+    if name is None or name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? All of them: " if near else "choose one of "
+    raise InputError(f"There is no {kind} {name!r}; {hint}{', '.join(known)}.")
+
+
+def _sentence(error: ValidationError) -> str:
+    """Pydantic's first complaint as one sentence."""
+    first = error.errors()[0]
+    where = ".".join(str(place) for place in first["loc"]) or "the request"
+    if first["type"] == "missing":
+        return f"The request has no {where}; give it one."
+    if first["type"] == "extra_forbidden":
+        known = list(Request.model_fields)
+        near = difflib.get_close_matches(where, known, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}."
+        return f"A request has no field {where!r}; {hint}"
+    return f"{where} is {first['input']!r}; {first['msg'][0].lower()}{first['msg'][1:]}."

@@ -1,0 +1,90 @@
+"""The Python face: `calotype.load("icons").generate("a red apple", seed=7)`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, overload
+
+import PIL.Image
+import torch
+from torch import Tensor
+
+from calotype.checkpoints import native, shelf
+from calotype.errors import InputError
+from calotype.models.latent_diffusion import LatentDiffusion
+from calotype.tasks.generate import Event, Notice, decode, generate
+from calotype.tasks.picture import Picture
+from calotype.tasks.request import Request
+
+
+class Studio:
+    """A loaded model and what one can do with it."""
+
+    def __init__(self, model: LatentDiffusion, name: str) -> None:
+        """`name` is what requests will say the model is: a shipped name or a path."""
+        self.model = model
+        self.name = name
+
+    @overload
+    def generate(self, prompt: str, *, count: None = None, **options: Any) -> PIL.Image.Image: ...
+    @overload
+    def generate(self, prompt: str, *, count: int, **options: Any) -> list[PIL.Image.Image]: ...
+    @overload
+    def generate(
+        self, prompt: list[str] | tuple[str, ...], *, count: int | None = None, **options: Any
+    ) -> list[PIL.Image.Image]: ...
+    def generate(
+        self, prompt: str | list[str] | tuple[str, ...], *, count: int | None = None, **options: Any
+    ) -> PIL.Image.Image | list[PIL.Image.Image]:
+        """One prompt as a plain text gives one picture; a list of prompts, or a `count`, gives a list.
+
+        `options` are the fields of `Request`: seed, steps, guidance ….  Pictures come prompt by prompt,
+        picture i with seed + i.  A prompt too long for the model is cut with a UserWarning.
+        Raises InputError.
+        """
+        single = isinstance(prompt, str) and count is None
+        pictures = self.pictures(prompt, count=1 if count is None else count, **options)
+        return pictures[0].image if single else [picture.image for picture in pictures]
+
+    def pictures(self, prompt: str | Sequence[str], **options: Any) -> list[Picture]:
+        """A list always, each with latents and record; `picture.save(path)` puts the record in the PNG."""
+        pictures = []
+        for event in self.events(Request(prompts=prompt, model=self.name, **options)):
+            if isinstance(event, Notice):
+                warnings.warn(event.text, stacklevel=3)
+            elif isinstance(event, Picture):
+                pictures.append(event)
+        return pictures
+
+    def events(self, request: Request) -> Iterator[Event]:
+        """Everything that happens on the way, to watch, preview or stop by leaving the loop."""
+        return generate(self.model, request)
+
+    def decode(self, latents: Tensor) -> PIL.Image.Image:
+        """The picture of finished latents (C h w)."""
+        return decode(self.model, latents)
+
+
+def load(model: str = "icons", device: str | None = None, dtype: torch.dtype = torch.float32) -> Studio:
+    """A shipped model by name, or one from a .safetensors file.
+
+    device  torch's name for it; None takes CUDA where there is one, else the CPU
+    dtype   of the weights and inside the networks; everything between them is float32
+
+    Raises InputError for an unknown name or device, CheckpointError for a file that cannot be used.
+    """
+    path = shelf.find(model)
+    return Studio(native.load(path, device=pick_device(device), dtype=dtype), model)
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device of that name, or the best one here; InputError where there is no such device."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise InputError(f"There is no device {name!r} here; use cpu, or leave it out.") from None
+    return device

@@ -1,0 +1,43 @@
+"""Models with random weights, every parameter of them, so that every layer has a say in the picture."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from calotype.checkpoints import native
+from calotype.conditioning.tokenizer import Tokenizer
+from calotype.models.config import ModelConfig
+from calotype.models.latent_diffusion import LatentDiffusion, build
+from calotype.models.presets import icons, tiny
+
+CAPTIONS = ["a red apple", "a green car", "one two three four five six", "一个红苹果", "绿色的汽车"]
+
+
+def random_model(config: ModelConfig) -> LatentDiffusion:
+    tokenizer = Tokenizer.train(CAPTIONS, size=600, context_length=16)
+    model = build(config.fitted_to(tokenizer), tokenizer, seed=1)
+    generator = torch.Generator().manual_seed(1)
+    for part in model.parts().values():
+        for parameter in part.parameters():
+            fan_in = max(1, parameter[0].numel()) if parameter.ndim > 1 else 4
+            with torch.no_grad():
+                parameter += torch.randn(parameter.shape, generator=generator) * 0.5 * fan_in**-0.5
+    return model
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> LatentDiffusion:
+    return random_model(tiny())
+
+
+@pytest.fixture(scope="session")
+def icons_model() -> LatentDiffusion:
+    return random_model(icons())
+
+
+@pytest.fixture(scope="session")
+def tiny_file(tiny_model: LatentDiffusion, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
+    native.save(path, tiny_model)
+    return path
