@@ -33,8 +33,8 @@ def fetch(package: Package, folder: Path) -> Path:
         if got != package.sha256:
             raise FetchError(
                 f"{package.name} {package.version} as {package.client} delivered it has the SHA-256 {got}, "
-                f"not the expected {package.sha256}: the package was changed or damaged on its way, try again "
-                "or look into your registry settings."
+                f"not the expected {package.sha256}: it was changed or damaged on its way, so try again or "
+                "look into the client's registry settings."
             )
         os.replace(found, target)
     return target

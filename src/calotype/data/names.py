@@ -8,18 +8,26 @@ from typing import Any
 
 SKIN_TONES = ("1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff")
 _TONE_NAME = re.compile(r"skin tone|\btone ?[1-5]\b|(?<= )(medium )?(light|dark)$|(?<= )medium$")
-_FLAGS_GROUP = 9
-_TRUE_FLAGS = {"chequered flag", "triangular flag", "crossed flags", "black flag", "white flag", "pirate flag"}
+SMILEYS, PEOPLE, ANIMALS, FOOD, TRAVEL, OBJECTS, SYMBOLS, FLAGS = 0, 1, 3, 4, 5, 7, 8, 9  # Unicode's groups
+_TRUE_FLAGS = {
+    "chequered flag",
+    "triangular flag",
+    "crossed flags",
+    "black flag",
+    "white flag",
+    "pirate flag",
+}
 
 
 @dataclass(frozen=True)
 class Emoji:
-    """One emoji: its English and Chinese label and tags."""
+    """One emoji: its English and Chinese label and tags, its group in Unicode's order."""
 
     label: str
     tags: tuple[str, ...]
     label_zh: str
     tags_zh: tuple[str, ...]
+    group: int
 
 
 def normal(text: str) -> str:
@@ -51,12 +59,13 @@ class EmojiBook:
         for entry in english:
             label, other = entry["label"], zh.get(entry["hexcode"], {})
             key = code_key(entry["hexcode"])
-            national = entry.get("group") == _FLAGS_GROUP and label not in _TRUE_FLAGS
+            national = entry.get("group") == FLAGS and label not in _TRUE_FLAGS
             if national or "group" not in entry or label.endswith(("skin tone", "skin-tone")):
                 self._unwanted |= {key, normal(label)}
                 continue
             label_zh = str(other.get("label", "")).replace(": ", "：")
-            emoji = Emoji(spoken(label), tuple(entry.get("tags", ())), label_zh, tuple(other.get("tags", ())))
+            tags, tags_zh = tuple(entry.get("tags", ())), tuple(other.get("tags", ()))
+            emoji = Emoji(spoken(label), tags, label_zh, tags_zh, entry["group"])
             self._by_code[key] = emoji
             self._add_name(normal(label), emoji)
             self._words |= {word for tag in emoji.tags for word in normal(tag).split()}
@@ -75,16 +84,20 @@ class EmojiBook:
 
     def is_unwanted(self, name: str, code: str = "") -> bool:
         """Whether this is a national flag, a bare component or a skin-tone variant."""
-        return code_key(code) in self._unwanted or name in self._unwanted or has_skin_tone(name, code_key(code))
+        return (
+            code_key(code) in self._unwanted or name in self._unwanted or has_skin_tone(name, code_key(code))
+        )
 
     def find(self, name: str, code: str = "") -> Emoji | None:
         """The emoji with this code point sequence or, failing that, this normalised name."""
         return (
-            self._by_code.get(code_key(code)) or self._by_name.get(name) or self._by_glued.get(name.replace(" ", ""))
+            self._by_code.get(code_key(code))
+            or self._by_name.get(name)
+            or self._by_glued.get(name.replace(" ", ""))
         )
 
     def knows(self, name: str) -> bool:
-        """Whether every word of the name occurs among emoji names and tags: then it is no interface jargon."""
+        """Whether emoji names and tags hold every word of the name: then it is no interface jargon."""
         return all(word in self._words for word in name.split())
 
     def words_of(self, glued: str) -> str | None:
@@ -103,23 +116,32 @@ class EmojiBook:
 
 def spoken(label: str) -> str:
     """An emojibase label as one would say it: `man: red hair` becomes `man with red hair`."""
+    label = label.translate({0x2018: "'", 0x2019: "'", 0x201C: '"', 0x201D: '"'})
     head, colon, tail = label.partition(": ")
     if not colon:
         return label
     if head == "keycap":
         return f"keycap {tail}"
-    if tail.endswith("hair") or tail in ("beard",):
+    if tail.endswith("hair") or tail == "beard":
         return f"{head} with {tail}"
     if tail == "bald":
         return f"bald {head}"
     if tail == "facing right":
         return f"{head} facing right"
-    return f"{head} of {tail}" if head in ("family", "couple with heart", "kiss") else f"{head}, {tail}"
+    if head in ("family", "couple with heart", "kiss"):
+        *others, last = tail.split(", ")
+        return f"{head} of {', '.join(others)} and {last}" if others else f"{head} of {last}"
+    return f"{head}, {tail}"
 
 
 _TAIL = re.compile(
     r"( (flat|duo|fill|filled|bold|colou?rs?|alternate|alt|remix|one|two|three|four|five|six|\d{1,2}))+$"
 )
+
+
+def without_number(name: str) -> str:
+    """`hamburger 2` as `hamburger`: some sets number the drawings of one thing."""
+    return re.sub(r" \d+$", "", name)
 
 
 def icon_name(slug: str) -> str:

@@ -82,25 +82,79 @@ EMOJI_SETS = (
 
 FLUENT_3D_SET = PictureSet("fluent-emoji-3d", "emoji", "MIT", ("3d style",), ("3D风格", "立体风格"))
 
-_DUO = (("duotone icon style",), ("双色图标风格",))
+_DUO = (("outlined blue icon style",), ("蓝色描边图标风格",))
+_FLAT = (("flat blue icon style",), ("蓝色扁平图标风格",))
 _CLEAR = (("flat colour icon style",), ("扁平彩色图标风格",))
-_LINE = (("coloured line icon style",), ("彩色线条图标风格",))
 
 COLOUR_SETS = (
-    PictureSet("icon-park", "colour", "Apache-2.0", ("blue line icon style",), ("蓝色线条图标风格",)),
-    PictureSet("streamline-color", "colour", "CC-BY-4.0", *_DUO),
-    PictureSet("streamline-plump-color", "colour", "CC-BY-4.0", *_DUO),
-    PictureSet("streamline-sharp-color", "colour", "CC-BY-4.0", *_DUO),
-    PictureSet("streamline-flex-color", "colour", "CC-BY-4.0", *_DUO),
-    PictureSet("streamline-ultimate-color", "colour", "CC-BY-4.0", *_LINE),
-    PictureSet("streamline-kameleon-color", "colour", "CC-BY-4.0", *_CLEAR),
-    PictureSet("streamline-freehand-color", "colour", "CC-BY-4.0", ("hand drawn icon style",), ("手绘图标风格",)),
-    PictureSet("streamline-stickies-color", "colour", "CC-BY-4.0", *_LINE),
-    PictureSet("streamline-cyber-color", "colour", "CC-BY-4.0", *_LINE),
+    PictureSet("icon-park", "colour", "Apache-2.0", ("bold line icon style",), ("粗线条图标风格",)),
+    *(
+        PictureSet(name, "colour", "CC-BY-4.0", *style, slug)
+        for name in (
+            "streamline-color",
+            "streamline-plump-color",
+            "streamline-sharp-color",
+            "streamline-flex-color",
+        )
+        for style, slug in ((_FLAT, "(.+)-flat"), (_DUO, "(.+)(?<!-flat)"))
+    ),
+    PictureSet(
+        "streamline-ultimate-color",
+        "colour",
+        "CC-BY-4.0",
+        ("coloured line icon style",),
+        ("彩色线条图标风格",),
+    ),
+    PictureSet(
+        "streamline-kameleon-color",
+        "colour",
+        "CC-BY-4.0",
+        ("round badge icon style",),
+        ("圆形彩色图标风格",),
+        "(.+)(?<!-duo)",
+    ),
+    PictureSet(
+        "streamline-kameleon-color",
+        "colour",
+        "CC-BY-4.0",
+        ("round blue badge icon style",),
+        ("圆形蓝色图标风格",),
+        "(.+)-duo",
+    ),
+    PictureSet(
+        "streamline-freehand-color", "colour", "CC-BY-4.0", ("hand drawn icon style",), ("手绘图标风格",)
+    ),
+    PictureSet(
+        "streamline-stickies-color",
+        "colour",
+        "CC-BY-4.0",
+        ("sticker icon style",),
+        ("贴纸图标风格",),
+        "(.+)(?<!-duo)",
+    ),
+    PictureSet(
+        "streamline-stickies-color",
+        "colour",
+        "CC-BY-4.0",
+        ("green sticker icon style",),
+        ("绿色贴纸图标风格",),
+        "(.+)-duo",
+    ),
+    PictureSet(
+        "streamline-cyber-color", "colour", "CC-BY-4.0", ("angular line icon style",), ("棱角图标风格",)
+    ),
     PictureSet("fluent-color", "colour", "MIT", ("gradient icon style",), ("渐变图标风格",), r"(.+)-\d+"),
-    PictureSet("glyphs-poly", "colour", "MIT", ("low poly icon style",), ("多边形图标风格",)),
-    PictureSet("marketeq", "colour", "MIT", *_LINE),
-    PictureSet("meteocons", "colour", "MIT", ("weather icon style",), ("天气图标风格",)),
+    PictureSet("glyphs-poly", "colour", "MIT", *_CLEAR),
+    PictureSet("marketeq", "colour", "MIT", ("thin line icon style",), ("细线条图标风格",)),
+    PictureSet("meteocons", "colour", "MIT", ("weather icon style",), ("天气图标风格",), "(.+)-fill"),
+    PictureSet(
+        "meteocons",
+        "colour",
+        "MIT",
+        ("weather line icon style",),
+        ("天气线条图标风格",),
+        "(.+)(?<!-fill)",
+    ),
     PictureSet("flat-color-icons", "colour", "MIT", *_CLEAR),
     PictureSet("flat-ui", "colour", "MIT", *_CLEAR),
 )

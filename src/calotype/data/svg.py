@@ -1,60 +1,67 @@
-"""An SVG drawing, or a picture file, as RGB pixels on white."""
+"""An icon in Iconify's layout as an SVG document, and a drawing as pixels on white."""
 
 import io
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from calotype.data.pictures import Pixels, on_white
 from calotype.errors import DataError
-
-Pixels = NDArray[np.uint8]
-
-
-def icon_svg(icon: dict[str, Any], defaults: dict[str, Any], colour: str | None = None) -> str:
-    """The SVG document of one icon in Iconify's layout; `colour` is what `currentColor` means."""
-    box = {key: icon.get(key, defaults.get(key, value)) for key, value in _BOX.items()}
-    left, top, width, height = (f"{float(box[key]):g}" for key in ("left", "top", "width", "height"))
-    paint = f' color="{colour}"' if colour else ""
-    return (
-        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'viewBox="{left} {top} {width} {height}" width="{width}" height="{height}"{paint}>'
-        f"{icon['body']}</svg>"
-    )
-
 
 _BOX = {"left": 0, "top": 0, "width": 16, "height": 16}
 
 
-def render_svg(svg: str, size: int) -> Pixels:
-    """Draws `svg` as large as fits into a white square of `size` pixels: (H W 3) uint8.
+def icon_svg(icon: dict[str, Any], defaults: dict[str, Any], colour: str | None = None) -> str:
+    """The SVG document of one icon; `colour` is what `currentColor` means in it.
 
-    System fonts are left out, so that the same pixels come out on every machine.  ValueError where the
-    drawing cannot be read.
+    Weather icons fade their rain in: such animated parts start invisible, and are shown here.
     """
-    try:
-        from resvg_py import svg_to_bytes
-    except ImportError as error:
+    box = {key: icon.get(key, defaults.get(key, value)) for key, value in _BOX.items()}
+    left, top, width, height = (f"{float(box[key]):g}" for key in ("left", "top", "width", "height"))
+    paint = f' color="{colour}"' if colour else ""
+    body = icon["body"].replace(' opacity="0"', "") if "<animate" in icon["body"] else icon["body"]
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="{left} {top} {width} {height}" width="{width}" height="{height}"{paint}>{body}</svg>'
+    )
+
+
+def require_renderer() -> None:
+    """DataError where the package that draws SVG is not installed: better known before a long fetch."""
+    if find_spec("resvg_py") is None:
         raise DataError(
-            "Drawing SVG pictures needs the package resvg_py, which is not installed: "
-            "install calotype with its `data` extra."
-        ) from error
-    # resvg scales to the width when both sides are given, so the side that limits is named alone.
-    picture = Image.open(io.BytesIO(svg_to_bytes(svg_string=svg, skip_system_fonts=True, width=size, height=size)))
-    return on_white(picture, size)
+            "Drawing icons needs the package resvg_py, which is not installed: install calotype with its "
+            "`data` extra."
+        )
 
 
-def on_white(picture: Image.Image, size: int) -> Pixels:
-    """`picture` composited on white and fitted into a white square: (H W 3) uint8."""
-    rgba = picture.convert("RGBA")
-    flat = Image.new("RGB", rgba.size, "white")
-    flat.paste(rgba, mask=rgba.getchannel("A"))
-    if flat.size != (size, size):
-        scale = size / max(flat.size)
-        fitted = (max(1, round(flat.width * scale)), max(1, round(flat.height * scale)))
-        flat = flat.resize(fitted, Image.Resampling.LANCZOS)
-        square = Image.new("RGB", (size, size), "white")
-        square.paste(flat, ((size - flat.width) // 2, (size - flat.height) // 2))
-        flat = square
-    return np.asarray(flat)
+def draw(payload: str | bytes, size: int) -> Pixels:
+    """An SVG document, or the bytes of a picture file, fitted into a white square: (size size 3) uint8.
+
+    System fonts are left out, so that the same pixels come out on every machine.  ValueError or OSError
+    where the payload cannot be read.
+    """
+    if isinstance(payload, bytes):
+        with Image.open(io.BytesIO(payload)) as picture:
+            return _in_square(on_white(picture), size)
+    from resvg_py import svg_to_bytes
+
+    # resvg keeps the drawing's proportions within the width and height it is given.
+    rendered = svg_to_bytes(svg_string=payload, skip_system_fonts=True, width=size, height=size)
+    with Image.open(io.BytesIO(rendered)) as picture:
+        return _in_square(on_white(picture), size)
+
+
+def _in_square(picture: Image.Image, size: int) -> Pixels:
+    """The whole of a picture, as large as fits, in the middle of a white square."""
+    if picture.size == (size, size):
+        return np.asarray(picture)
+    scale = size / max(picture.size)
+    fitted = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    square = Image.new("RGB", (size, size), "white")
+    square.paste(
+        picture.resize(fitted, Image.Resampling.LANCZOS), ((size - fitted[0]) // 2, (size - fitted[1]) // 2)
+    )
+    return np.asarray(square)
