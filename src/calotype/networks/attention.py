@@ -13,14 +13,22 @@ from calotype.networks.norm import GroupNorm
 class Attention(nn.Module):
     """Multi-head attention (Vaswani et al. 2017, arXiv:1706.03762, eq. 1): (B N C) -> (B N C).
 
-    Keys and values come from `context` (B L D), or from the input itself where it is None.
+    Keys and values come from `context` (B L D), or from the input itself where it is None; with
+    `causal` a token sees itself and those before it.
     """
 
     def __init__(
-        self, width: int, heads: int, *, context_width: int | None = None, projection_bias: bool = False
+        self,
+        width: int,
+        heads: int,
+        *,
+        context_width: int | None = None,
+        projection_bias: bool = False,
+        causal: bool = False,
     ) -> None:
         super().__init__()
         self.heads = heads
+        self.causal = causal
         source = width if context_width is None else context_width
         self.query = nn.Linear(width, width, bias=projection_bias)
         self.key = nn.Linear(source, width, bias=projection_bias)
@@ -33,7 +41,7 @@ class Attention(nn.Module):
         query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         key = self.key(source).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         value = self.value(source).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
         y: Tensor = self.out(mixed.transpose(1, 2).flatten(2))  # (B heads N C/heads) -> (B N C)
         return y
 
@@ -70,20 +78,22 @@ class GatedGelu(nn.Module):
 class TransformerBlock(nn.Module):
     """Self-attention, attention to the context, feed-forward, each beside a skip: (B N C) -> (B N C).
 
-    Without a `context_width` the middle third is left out.
+    Without a `context_width` the middle third is left out; with `context_only` the first third
+    attends to the context too.
     """
 
-    def __init__(self, width: int, heads: int, *, context_width: int) -> None:
+    def __init__(self, width: int, heads: int, *, context_width: int, context_only: bool = False) -> None:
         super().__init__()
+        self.context_only = context_only
         self.norm_self = nn.LayerNorm(width)
-        self.attend_self = Attention(width, heads)
+        self.attend_self = Attention(width, heads, context_width=context_width if context_only else None)
         self.norm_context = nn.LayerNorm(width) if context_width else None
         self.attend_context = Attention(width, heads, context_width=context_width) if context_width else None
         self.norm_feed = nn.LayerNorm(width)
         self.feed = GatedGelu(width)
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
-        x = x + self.attend_self(self.norm_self(x))
+        x = x + self.attend_self(self.norm_self(x), context if self.context_only else None)
         if self.norm_context is not None and self.attend_context is not None:
             x = x + self.attend_context(self.norm_context(x), context)
         y: Tensor = x + self.feed(self.norm_feed(x))
@@ -98,14 +108,23 @@ class SpatialTransformer(nn.Module):
     """
 
     def __init__(
-        self, channels: int, heads: int, depth: int, *, context_width: int, groups: int, linear: bool
+        self,
+        channels: int,
+        heads: int,
+        depth: int,
+        *,
+        context_width: int,
+        groups: int,
+        linear: bool,
+        context_only: bool = False,
     ) -> None:
         super().__init__()
         self.linear = linear
         self.norm = GroupNorm(groups, channels, 1e-6)
         self.enter: nn.Module = nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
         self.blocks = nn.ModuleList(
-            TransformerBlock(channels, heads, context_width=context_width) for _ in range(depth)
+            TransformerBlock(channels, heads, context_width=context_width, context_only=context_only)
+            for _ in range(depth)
         )
         self.leave: nn.Linear | nn.Conv2d = (
             nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)

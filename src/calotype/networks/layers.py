@@ -73,17 +73,15 @@ class Upsample(nn.Module):
         return y
 
 
-def sinusoids(values: Tensor, width: int, *, max_period: float = 10000.0) -> Tensor:
-    """Sinusoidal features of real numbers, cosines first: (B) -> (B width), at least float32.
+def sinusoids(values: Tensor, width: int) -> Tensor:
+    """Sinusoidal features of real numbers, cosines first: (B) -> (B width), always float32.
 
-    Vaswani et al. 2017, arXiv:1706.03762, section 3.5, with frequencies max_period^(-2i/width)
+    Vaswani et al. 2017, arXiv:1706.03762, section 3.5, with frequencies 10000^(-2i/width)
     (Stable Diffusion's: flipped, frequency shift 0). `width` must be even.
     """
     half = width // 2
-    values = values.to(torch.promote_types(values.dtype, torch.float32))
-    powers = torch.arange(half, dtype=torch.float32, device=values.device) / half
-    frequencies = torch.exp(-math.log(max_period) * powers).to(values.dtype)
-    angles = values[:, None] * frequencies  # (B) -> (B width/2)
+    powers = -math.log(10000.0) * torch.arange(half, dtype=torch.float32, device=values.device)
+    angles = values[:, None].float() * torch.exp(powers / half)  # (B) -> (B width/2)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)  # (B width)
 
 
@@ -101,7 +99,8 @@ class EmbeddingMlp(nn.Module):
 
 
 def initialise_weights(module: nn.Module, generator: Generator | None = None) -> None:
-    """Every convolution and linear layer to variance 1/fan-in with zero bias, every norm to identity.
+    """Every convolution and linear layer to variance 1/fan-in with zero bias, every norm to identity,
+    every embedding to a standard deviation of 0.02.
 
     The outputs of residual branches are set to zero afterwards by the network itself, so that it
     begins as its own skip connections, whose activations keep their size in bf16.
@@ -115,6 +114,8 @@ def initialise_weights(module: nn.Module, generator: Generator | None = None) ->
         elif isinstance(child, nn.GroupNorm | nn.LayerNorm):
             nn.init.ones_(child.weight)
             nn.init.zeros_(child.bias)
+        elif isinstance(child, nn.Embedding):
+            nn.init.normal_(child.weight, std=0.02, generator=generator)
 
 
 def zero_(layer: nn.Conv2d | nn.Linear) -> None:

@@ -29,10 +29,7 @@ class GroupNorm(nn.GroupNorm):
             and not torch.compiler.is_compiling()
             and x.is_contiguous(memory_format=torch.channels_last)
         ):
-            y: Tensor = _ChannelsLastNorm.apply(
-                x, self.weight, self.bias, self.num_groups, self.eps, self.silu
-            )
-            return y
+            return channels_last_norm(x, self.weight, self.bias, self.num_groups, self.eps, self.silu)
         y = super().forward(x)
         return F.silu(y, inplace=not torch.is_grad_enabled()) if self.silu else y
 

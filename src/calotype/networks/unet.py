@@ -1,0 +1,265 @@
+"""Stable Diffusion's U-Net (Rombach et al. 2022, arXiv:2112.10752; SDXL: arXiv:2307.01952)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor, nn
+
+from calotype.errors import InputError
+from calotype.networks.attention import SpatialTransformer
+from calotype.networks.layers import (
+    Downsample,
+    EmbeddingMlp,
+    ResidualBlock,
+    Upsample,
+    initialise_weights,
+    sinusoids,
+    zero_,
+)
+from calotype.networks.norm import GroupNorm
+
+EPS = 1e-5
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Sizes of a U-Net; tuples run over its levels, fine to coarse.
+
+    in_channels: channels of the noisy latents and of whatever is laid beside them (inpainting, low-res).
+    attention_levels: the levels that carry transformers; the middle carries one where the last
+        `transformer_depth` is not 0.
+    heads: attention heads at each level.
+    context_width: width of the context tokens; 0 for none, and then attention is to the map itself only.
+    linear_projection: transformers enter and leave through linear layers (SD 2.x, SDXL) instead of
+        1x1 convolutions (SD 1.x).
+    vector_width: width of the conditioning vector (SDXL's pooled text and sizes), or None.
+    classes: number of class labels (the x4 upscaler's noise levels), or None.
+    guidance_width: width of the guidance embedding (LCM, arXiv:2310.04378, section 4.3), or None.
+    context_only_levels: the levels whose self-attention attends to the context instead (the x4
+        upscaler), or None for nowhere.
+    """
+
+    in_channels: int
+    out_channels: int
+    block_channels: tuple[int, ...]
+    layers_per_block: int
+    attention_levels: tuple[bool, ...]
+    transformer_depth: tuple[int, ...]
+    heads: tuple[int, ...]
+    context_width: int
+    norm_groups: int = 32
+    linear_projection: bool = False
+    vector_width: int | None = None
+    classes: int | None = None
+    guidance_width: int | None = None
+    context_only_levels: tuple[bool, ...] | None = None
+
+    def __post_init__(self) -> None:
+        levels = len(self.block_channels)
+        for name in ("attention_levels", "transformer_depth", "heads", "context_only_levels"):
+            values = getattr(self, name)
+            if values is not None and len(values) != levels:
+                raise InputError(
+                    f"UNetConfig.{name} has {len(values)} entries for {levels} levels of block_channels; "
+                    f"give one per level."
+                )
+        for channels, heads in zip(self.block_channels, self.heads, strict=True):
+            if channels % self.norm_groups or channels % heads:
+                raise InputError(
+                    f"UNetConfig.block_channels holds {channels}, which must be a multiple of "
+                    f"norm_groups={self.norm_groups} and of its level's heads={heads}."
+                )
+
+    @property
+    def embedding_width(self) -> int:
+        """Width of the embedded noise label."""
+        return 4 * self.block_channels[0]
+
+    @property
+    def factor(self) -> int:
+        """Latent pixels per pixel of the coarsest level, along one side."""
+        return int(2 ** (len(self.block_channels) - 1))
+
+
+class Level(nn.Module):
+    """Residual blocks, each followed by a transformer where the level carries them.
+
+    `widths` are the input channels of each block. The U-Net calls block by block, because maps go
+    to and come from the other side in between, and `resample`, where there is one, at the end.
+    """
+
+    def __init__(
+        self, config: UNetConfig, index: int, widths: list[int], resample: Downsample | Upsample | None
+    ) -> None:
+        super().__init__()
+        channels = config.block_channels[index]
+        self.blocks = nn.ModuleList(residual_block(config, width, channels) for width in widths)
+        self.transformers = nn.ModuleList(
+            transformer(config, index) for _ in widths if config.attention_levels[index]
+        )
+        self.resample = resample
+
+    def forward(self, index: int, x: Tensor, embedding: Tensor, context: Tensor | None) -> Tensor:
+        """Runs block `index` and the transformer after it: (B C H W) -> (B C' H W)."""
+        x = self.blocks[index](x, embedding)
+        if self.transformers:
+            x = self.transformers[index](x, context)
+        return x
+
+
+class Middle(nn.Module):
+    """Residual block, transformer (or none), residual block at the coarsest level: (B C h w) -> same."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        channels = config.block_channels[-1]
+        self.block1 = residual_block(config, channels, channels)
+        self.transformer = transformer(config, -1, middle=True) if config.transformer_depth[-1] else None
+        self.block2 = residual_block(config, channels, channels)
+
+    def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None) -> Tensor:
+        x = self.block1(x, embedding)
+        if self.transformer is not None:
+            x = self.transformer(x, context)
+        y: Tensor = self.block2(x, embedding)
+        return y
+
+
+class UNet(nn.Module):
+    """A network of noisy latents, a noise label and conditions; what its output means is not its business."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths, layers, embedded = config.block_channels, config.layers_per_block, config.embedding_width
+        last = len(widths) - 1
+
+        self.time_embedding = EmbeddingMlp(widths[0], embedded)
+        self.guidance_embedding = (
+            None if config.guidance_width is None else nn.Linear(config.guidance_width, widths[0], bias=False)
+        )
+        self.vector_embedding = (
+            None if config.vector_width is None else EmbeddingMlp(config.vector_width, embedded)
+        )
+        self.class_embedding = None if config.classes is None else nn.Embedding(config.classes, embedded)
+
+        self.enter = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        skips = [widths[0]]  # channels of every map kept for the way up
+        self.down = nn.ModuleList()
+        for i, width in enumerate(widths):
+            inputs = [widths[max(i - 1, 0)], *[width] * (layers - 1)]
+            resample = Downsample(width, symmetric=True) if i < last else None
+            self.down.append(Level(config, i, inputs, resample))
+            skips += [width] * (layers + (resample is not None))
+        self.middle = Middle(config)
+        self.up = nn.ModuleList()
+        for i in range(last, -1, -1):
+            inputs = [widths[min(i + 1, last)], *[widths[i]] * layers]
+            inputs = [channels + skips.pop() for channels in inputs]
+            self.up.append(Level(config, i, inputs, Upsample(widths[i]) if i else None))
+        self.norm = GroupNorm(config.norm_groups, widths[0], EPS, silu=True)
+        self.leave = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
+        self.initialise()
+
+    def initialise(self, generator: Generator | None = None) -> None:
+        """Fresh weights for training: every branch beside a skip, and the output, begin at zero."""
+        initialise_weights(self, generator)
+        for module in self.modules():
+            if isinstance(module, ResidualBlock):
+                zero_(module.conv2)
+            elif isinstance(module, SpatialTransformer):
+                zero_(module.leave)
+        zero_(self.leave)
+
+    def forward(
+        self,
+        x: Tensor,
+        noise_label: Tensor,
+        context: Tensor | None = None,
+        vector: Tensor | None = None,
+        label: Tensor | None = None,
+        guidance: Tensor | None = None,
+    ) -> Tensor:
+        """(B C H W) -> (B C' H W); H and W need not divide by anything.
+
+        noise_label: (B) real numbers, the schedule's steps. context: (B L D). vector: (B P).
+        label: (B) integers. guidance: (B G), features of LCM's guidance scale.
+        Raises InputError where a condition is missing or the network has no place for it.
+        """
+        embedding = self.embed(noise_label, vector, label, guidance)
+        self._check("context", bool(self.config.context_width), context)
+
+        x = self.enter(x)
+        skips = [x]
+        for level in self.down:
+            assert isinstance(level, Level)
+            for i in range(self.config.layers_per_block):
+                x = level(i, x, embedding, context)
+                skips.append(x)
+            if level.resample is not None:
+                x = level.resample(x)
+                skips.append(x)
+        x = self.middle(x, embedding, context)
+        for level in self.up:
+            assert isinstance(level, Level)
+            for i in range(self.config.layers_per_block + 1):
+                x = torch.cat([x, skips.pop()], dim=1)  # (B C H W), (B S H W) -> (B C+S H W)
+                x = level(i, x, embedding, context)
+            if level.resample is not None:
+                x = level.resample(x, skips[-1].shape[-2:])
+        y: Tensor = self.leave(self.norm(x))
+        return y
+
+    def embed(
+        self,
+        noise_label: Tensor,
+        vector: Tensor | None = None,
+        label: Tensor | None = None,
+        guidance: Tensor | None = None,
+    ) -> Tensor:
+        """Everything that is one vector per picture, embedded, summed and through SiLU: -> (B E)."""
+        self._check("vector", self.vector_embedding is not None, vector)
+        self._check("label", self.class_embedding is not None, label)
+        self._check("guidance", self.guidance_embedding is not None, guidance)
+        dtype = self.time_embedding.linear1.weight.dtype
+        features = sinusoids(noise_label, self.config.block_channels[0]).to(dtype)  # (B) -> (B C)
+        if self.guidance_embedding is not None and guidance is not None:
+            features = features + self.guidance_embedding(guidance.to(dtype))
+        embedding: Tensor = self.time_embedding(features)  # (B C) -> (B E)
+        if self.class_embedding is not None:
+            embedding = embedding + self.class_embedding(label)
+        if self.vector_embedding is not None and vector is not None:
+            embedding = embedding + self.vector_embedding(vector.to(dtype))
+        return nn.functional.silu(embedding)
+
+    @staticmethod
+    def _check(name: str, wanted: bool, given: Tensor | None) -> None:
+        if wanted and given is None:
+            raise InputError(f"This U-Net needs a {name}; none was given.")
+        if given is not None and not wanted:
+            raise InputError(f"This U-Net takes no {name}; leave it out.")
+
+
+def residual_block(config: UNetConfig, channels: int, out_channels: int) -> ResidualBlock:
+    """One of the U-Net's residual blocks, which all know the noise label."""
+    return ResidualBlock(
+        channels,
+        out_channels,
+        groups=config.norm_groups,
+        eps=EPS,
+        embedding_width=config.embedding_width,
+    )
+
+
+def transformer(config: UNetConfig, index: int, *, middle: bool = False) -> SpatialTransformer:
+    """The transformer of level `index`; the middle's never leaves its self-attention out."""
+    only = config.context_only_levels
+    return SpatialTransformer(
+        config.block_channels[index],
+        config.heads[index],
+        config.transformer_depth[index],
+        context_width=config.context_width,
+        groups=config.norm_groups,
+        linear=config.linear_projection,
+        context_only=only is not None and only[index] and not middle,
+    )
