@@ -29,7 +29,7 @@ def icons(
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}: give the number of processes, at least 1.")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", total=None)
 
         def show(stage: str, done: int, total: int) -> None:

@@ -60,6 +60,7 @@ def make_icons(
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}: give the number of pictures, at least 1.")
     require_renderer()
+    _check_folder(folder)
     packages = (ICONIFY, EMOJIBASE, FLUENT_3D)
     archives = []
     for package in packages:
@@ -82,6 +83,7 @@ def build(folder: Path, plan: Plan, workers: int, progress: Progress) -> dict[st
     DataError where the folder holds anything else, OutputError where it cannot be written.
     """
     key = plan.hash()
+    _check_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         noted = _read_journal(folder, key)
@@ -103,12 +105,16 @@ def build(folder: Path, plan: Plan, workers: int, progress: Progress) -> dict[st
         ) from error
 
 
+def _check_folder(folder: Path) -> None:
+    """Refuses a folder with anything else in it: better known before a long fetch."""
+    if folder.is_dir() and not (folder / JOURNAL).exists() and any(folder.iterdir()):
+        raise DataError(f"{folder} is not empty and holds no icons build: choose a new or empty folder.")
+
+
 def _read_journal(folder: Path, key: str) -> dict[str, str]:
     """The pixel hashes of what an earlier run finished; a new journal is begun where there is none."""
     path = folder / JOURNAL
     if not path.exists():
-        if any(folder.iterdir()):
-            raise DataError(f"{folder} is not empty and holds no icons build: choose a new or empty folder.")
         write_text(path, json.dumps({"plan": key}) + "\n")
         return {}
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
