@@ -16,7 +16,7 @@ from calotype.errors import TrainingError
 from calotype.training.config import TrainConfig, differences, to_json
 from calotype.training.ema import Ema
 from calotype.training.folder import RunFolder, write_text
-from calotype.training.loop import StepReport, new_optimizer, train
+from calotype.training.loop import StepReport, autocast, new_optimizer, train
 from calotype.training.objective import Objective, recipe_of
 from calotype.training.order import BatchOrder
 from calotype.training.state import TrainState, read_checkpoint, read_facts
@@ -48,14 +48,16 @@ class Plan:
     inexact: bool = False
 
 
-def new_accelerator(config: TrainConfig, device: str | None) -> Any:
-    """Accelerate's engine for the device, the processes (its own or torchrun's) and the precision."""
+def new_accelerator(device: str | None) -> Any:
+    """Accelerate's engine for the device and the processes, its own launcher's or torchrun's.
+
+    The precision is left to our autocast, as Accelerate's is fixed once for the whole process.
+    """
     try:
         from accelerate import Accelerator
     except ImportError:
         raise TrainingError("Training needs the extra: pip install 'calotype[training]'.") from None
-    precision = "bf16" if config.precision == "bf16" else "no"
-    return Accelerator(mixed_precision=precision, cpu=device == "cpu" or not torch.cuda.is_available())
+    return Accelerator(mixed_precision="no", cpu=device == "cpu" or not torch.cuda.is_available())
 
 
 class Run:
@@ -75,7 +77,7 @@ class Run:
         """`facts` (data, model) stay what they are from a run to its continuation, as the config does."""
         if plan.threads is not None:
             torch.set_num_threads(plan.threads)
-        self.accelerator = new_accelerator(config, plan.device)
+        self.accelerator = new_accelerator(plan.device)
         world = self.accelerator.num_processes
         if config.batch % world:
             raise TrainingError(f"batch is {config.batch}, which {world} processes cannot share evenly.")
@@ -194,7 +196,7 @@ class Run:
 
     def _evaluate(self, board: Any, step: int) -> None:
         self.objective.eval()
-        with self.state.ema.applied(), self.accelerator.autocast():
+        with self.state.ema.applied(), autocast(self.config, self.accelerator.device):
             found = self.objective.evaluate()
         if found:
             self.folder.log({"step": step, "seconds": round(self.seconds, 2), **found})
@@ -203,7 +205,7 @@ class Run:
 
     def _sample(self, board: Any, step: int) -> None:
         self.objective.eval()
-        with self.state.ema.applied(), self.accelerator.autocast():
+        with self.state.ema.applied(), autocast(self.config, self.accelerator.device):
             pictures = self.objective.samples()
         if pictures is not None:
             self.folder.write_samples(step, pictures)

@@ -50,6 +50,11 @@ def new_optimizer(config: TrainConfig, module: torch.nn.Module) -> torch.optim.A
     )
 
 
+def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
+    """bf16 inside the networks where the configuration says so; nothing otherwise."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
+
+
 def train(
     config: TrainConfig, state: TrainState, batches: Callable[[int], Batch], accelerator: Any
 ) -> Iterator[StepReport]:
@@ -67,7 +72,7 @@ def train(
         for group in state.optimizer.param_groups:
             group["lr"] = rate
         state.module.train()
-        with accelerator.autocast():
+        with autocast(config, accelerator.device):
             parts: dict[str, Tensor] = wrapped(**batches(step))
         accelerator.backward(parts["loss"])
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip)

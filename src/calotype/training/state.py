@@ -47,9 +47,10 @@ class TrainState:
         for name, value in groups["optimizer"].items():
             owner, _, moment = name.rpartition("/")
             parameter = trained[owner]
-            # AdamW keeps its step counter on the CPU, its moments beside the parameter.
-            place = value.device if moment == "step" else parameter.device
-            self.optimizer.state[parameter][moment] = value.to(place)
+            if moment == "step":  # AdamW keeps its counter on the CPU
+                self.optimizer.state[parameter][moment] = value
+            else:  # in the parameter's own memory layout, which the fused update takes for granted
+                self.optimizer.state[parameter][moment] = torch.empty_like(parameter).copy_(value)
         self.step = step
 
     def _trained(self) -> dict[str, nn.Parameter]:
