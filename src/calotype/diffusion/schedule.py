@@ -80,12 +80,12 @@ class NoiseSchedule:
     @classmethod
     def linear(cls, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Self:
         """DDPM (arXiv 2006.11239, section 4): betas linear in the step."""
-        return cls.from_betas(torch.linspace(beta_start, beta_end, steps, dtype=torch.float32))
+        return cls.from_betas(torch.linspace(beta_start, beta_end, steps, dtype=torch.float32, device="cpu"))
 
     @classmethod
     def scaled_linear(cls, steps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012) -> Self:
         """Stable Diffusion (arXiv 2112.10752): the square root of beta linear in the step."""
-        roots = torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=torch.float32)
+        roots = torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=torch.float32, device="cpu")
         return cls.from_betas(roots**2)
 
     @classmethod
@@ -96,7 +96,7 @@ class NoiseSchedule:
             return math.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
 
         betas = [min(1 - bar((i + 1) / steps) / bar(i / steps), 0.999) for i in range(steps)]
-        return cls.from_betas(torch.tensor(betas, dtype=torch.float32))
+        return cls.from_betas(torch.tensor(betas, dtype=torch.float32, device="cpu"))
 
     def zero_terminal_snr(self) -> Self:
         """This schedule with its last step pure noise (arXiv 2305.08891, algorithm 1)."""
