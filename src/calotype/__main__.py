@@ -1,0 +1,5 @@
+"""`python -m calotype`: the command line, for launchers that want a module."""
+
+from calotype.cli.main import main
+
+main()
