@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from calotype.checkpoints import native
@@ -106,9 +107,13 @@ class AutoencoderObjective(Objective):
         error = self.autoencoder.decode(posterior.sample(noise)).float() - images.float()
         l1, l2 = error.abs().mean(), error.square().mean()
         kl = posterior.kl().float().mean() / noise[0].numel()
-        loss = config.l1_weight * l1 + config.l2_weight * l2 + config.kl_weight * kl
+        # (B 3 H W) -> (B 3 h w)
+        coarse = F.avg_pool2d(error, self.autoencoder.config.factor).abs().mean()
+        loss = config.l1_weight * l1 + config.l2_weight * l2
+        loss = loss + config.coarse_weight * coarse + config.kl_weight * kl
         psnr = 10 * torch.log10(4 / l2.detach())
-        return {"loss": loss, "l1": l1.detach(), "kl": kl.detach(), "psnr": psnr}
+        parts = {"l1": l1, "coarse": coarse, "kl": kl, "psnr": psnr}
+        return {"loss": loss} | {name: value.detach() for name, value in parts.items()}
 
     def batch(self, indices: Tensor, step: int, share: slice) -> dict[str, Tensor]:
         pictures = self._pictures[indices[share]]
