@@ -121,8 +121,10 @@ def test_normal() -> None:
         torch.arange(50_000, dtype=torch.float64) / 50_000,
     )
     assert float((chances - steps).abs().max()) < 1.95 / 50_000**0.5
-    # another stream than the uniform numbers and the pictures of the same seed
-    assert abs(float((values * (uniform(3, 0, 50_000) - 0.5)).mean())) < 4 * 0.29 / 50_000**0.5
+    # another stream than the uniform numbers and the pictures of the same seed: the radius would show
+    assert abs(float((values.square() * (uniform(3, 0, 50_000) - 0.5)).mean())) < 4 * 0.5 / 50_000**0.5
+    picture = PictureNoise([3])(torch.zeros(1, 1, 1, 50_000)).flatten()
+    assert abs(float((values * picture).mean())) < 4 / 50_000**0.5
 
 
 def test_permutation() -> None:

@@ -105,6 +105,20 @@ def test_from_all_but_infinity(name: str, schedule: NoiseSchedule) -> None:
     assert 0.6 < float(ended.std()) < 1.3
 
 
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_no_graph_is_kept(name: str) -> None:
+    x = torch.ones(1, *SHAPE, requires_grad=True)
+    assert not run(name, shrinking, x).requires_grad
+
+
+def test_more_noise_than_the_level_has_room_for() -> None:
+    # eta above 1 makes the whole of the new level fresh, and no more
+    sigmas, x = torch.tensor([3.0, 1.2], dtype=torch.float64), torch.zeros(2, 1, 1, 1, dtype=torch.float64)
+    x[0] = 1
+    ended = run("ddim", lambda x, _: 0 * x, x, sigmas, Coefficients(), eta=9.0).flatten()
+    assert ended.tolist() == pytest.approx([0, 1.2], abs=1e-14)
+
+
 TWINS = [
     ("ddim", "euler"),
     ("ddpm", "euler"),

@@ -49,7 +49,7 @@ def expand(values: Tensor, like: Tensor) -> Tensor:
 
 def _wide(sigma: Tensor) -> Tensor:
     # In float64, so that a level's coefficients do not depend on its place in the batch: vectorised and
-    # scalar float32 logarithms differ in the last bit.  Apple's GPUs have no float64.
+    # scalar float32 logarithms may differ in the last bit.  Apple's GPUs have no float64.
     return sigma.float() if sigma.device.type == "mps" else sigma.double()
 
 
