@@ -192,6 +192,8 @@ def test_bad_requests(make, tmp_path):
         make(size=4)
     with pytest.raises(InputError, match="limit is 0"):
         make(limit=0)
+    with pytest.raises(InputError, match="mnist is no further source: there is openclipart"):
+        make_icons(tmp_path / "x", tmp_path / "cache", 32, None, 1, quiet, ["mnist"])
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot be written"):
         make("file/icons")

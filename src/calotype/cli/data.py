@@ -13,6 +13,10 @@ def icons(
     folder: Annotated[Path, typer.Argument(help="Where the data set goes: a new or empty folder.")],
     size: Annotated[int, typer.Option(help="Side of the pictures in pixels.")] = 128,
     limit: Annotated[int | None, typer.Option(help="Only so many pictures, of all sets.")] = None,
+    extra: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="A further source: openclipart (through apt, on Debian 12)."),
+    ] = None,
     cache: Annotated[
         Path | None,
         typer.Option(help="Folder for the fetched packages. Default: calotype/packages in the user's cache."),
@@ -35,7 +39,8 @@ def icons(
         def show(stage: str, done: int, total: int) -> None:
             bar.update(task, description=stage, completed=done, total=total or None)
 
-        summary = make_icons(folder, cache or _cache(), size, limit, workers or os.cpu_count() or 1, show)
+        workers = workers or os.cpu_count() or 1
+        summary = make_icons(folder, cache or _cache(), size, limit, workers, show, extra or ())
     splits = ", ".join(f"{count} {name}" for name, count in summary["split"].items())
     left_out = ", ".join(f"{count} {reason}" for reason, count in summary["left_out"].items()) or "none"
     print(f"{folder}: {summary['pictures']} pictures of {summary['concepts']} concepts ({splits})")

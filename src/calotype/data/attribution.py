@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from calotype.data.archives import Sources
 from calotype.data.plan import Drawing
-from calotype.data.sources import FLUENT_3D, FLUENT_3D_SET
+from calotype.data.sources import FLUENT_3D, FLUENT_3D_SET, OPENCLIPART, OPENCLIPART_SET
 
 _HEAD = """# Attribution
 
@@ -26,6 +26,9 @@ def attribution(drawings: Sequence[Drawing], sources: Sources) -> str:
             url = "https://github.com/microsoft/fluentui-emoji"
             title, author = f"Fluent Emoji 3D ({FLUENT_3D.name})", f"[Microsoft Corporation]({url})"
             licence = f"[MIT]({url}/blob/main/LICENSE) ({FLUENT_3D_SET.licence})"
+        elif name == OPENCLIPART_SET.name:
+            title, author = "Open Clip Art Library", f"its contributors ({OPENCLIPART.name})"
+            licence = f"public domain ({OPENCLIPART_SET.licence})"
         else:
             info = sources.icons[name]["info"]
             title, author = info["name"], _link(info["author"]["name"], info["author"].get("url"))

@@ -16,13 +16,16 @@ from typing import Any
 from calotype.data.archives import read_sources
 from calotype.data.attribution import attribution
 from calotype.data.fetch import fetch
+from calotype.data.openclipart import clipart_drawings
 from calotype.data.plan import SET_NAMES, Drawing, plan_drawings
 from calotype.data.render import Made, remove_scratch, render_all, write_text
-from calotype.data.sources import EMOJIBASE, FLUENT_3D, ICONIFY
+from calotype.data.sources import EMOJIBASE, FLUENT_3D, ICONIFY, OPENCLIPART
 from calotype.data.svg import require_renderer
 from calotype.errors import DataError, InputError, OutputError
 
 JOURNAL, METADATA, SUMMARY, ATTRIBUTION = "build.jsonl", "metadata.jsonl", "dataset.json", "ATTRIBUTION.md"
+
+EXTRA = {"openclipart": OPENCLIPART}
 
 Progress = Callable[[str, int, int], None]
 
@@ -47,28 +50,39 @@ class Plan:
 
 
 def make_icons(
-    folder: Path, cache: Path, size: int, limit: int | None, workers: int, progress: Progress
+    folder: Path,
+    cache: Path,
+    size: int,
+    limit: int | None,
+    workers: int,
+    progress: Progress,
+    extra: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Fetches the packages into `cache`, builds the data set in `folder` and returns its summary.
 
-    `size` is the pictures' side in pixels; `limit` builds only so many, of all sets.  `progress` gets
-    (stage, done, total).  FetchError, DataError, OutputError and InputError as their names say.  With more
-    than one worker, a script that calls this needs Python's `if __name__ == "__main__"` guard.
+    `size` is the pictures' side in pixels; `limit` builds only so many, of all sets; `extra` names further
+    sources of EXTRA.  `progress` gets (stage, done, total).  FetchError, DataError, OutputError and
+    InputError as their names say.  With more than one worker, a script that calls this needs Python's
+    `if __name__ == "__main__"` guard.
     """
     if not 16 <= size <= 1024:
         raise InputError(f"size is {size}: give the pictures' side in pixels, from 16 to 1024.")
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}: give the number of pictures, at least 1.")
+    if unknown := [name for name in extra if name not in EXTRA]:
+        raise InputError(f"{unknown[0]} is no further source: there is {', '.join(EXTRA)}.")
     require_renderer()
     _check_folder(folder)
-    packages = (ICONIFY, EMOJIBASE, FLUENT_3D)
+    packages = (ICONIFY, EMOJIBASE, FLUENT_3D, *(EXTRA[name] for name in extra))
     archives = []
     for package in packages:
         progress(f"fetching {package.name}", 0, 0)
         archives.append(fetch(package, cache))
     progress("reading", 0, 0)
-    sources = read_sources(SET_NAMES, *archives)
+    sources = read_sources(SET_NAMES, *archives[:3])
     drawings = plan_drawings(sources)
+    for archive in archives[3:]:
+        drawings += clipart_drawings(archive, sources.book)
     if limit is not None:
         chosen = sorted(drawings, key=lambda d: hashlib.sha256(d.file_name.encode()).digest())[:limit]
         names = {drawing.file_name for drawing in chosen}

@@ -18,6 +18,7 @@ from calotype.data.sources import (
     GLYPH_SETS,
     ICONIFY,
     Colour,
+    Package,
     PictureSet,
 )
 from calotype.data.svg import icon_svg
@@ -34,6 +35,7 @@ class Drawing:
     file_name: str
     payload: str | bytes
     record: dict[str, Any]
+    trim: bool = False  # the drawing may lie anywhere on its page
 
 
 def split_of(concept: str) -> str:
@@ -54,15 +56,17 @@ def plan_drawings(sources: Sources) -> list[Drawing]:
     return drawings
 
 
-def _drawing(
+def make_drawing(
     picture_set: PictureSet,
     slug: str,
     payload: str | bytes,
     concept: str,
     texts: tuple[str, ...],
+    package: Package = ICONIFY,
     colour: Colour | None = None,
+    trim: bool = False,
 ) -> Drawing:
-    package = FLUENT_3D if picture_set is FLUENT_3D_SET else ICONIFY
+    """A drawing with its record; the colour is part of its file's name."""
     file_name = f"{picture_set.name}/{slug}{f'_{colour.name}' if colour else ''}.png"
     record = {
         "file_name": file_name,
@@ -77,7 +81,7 @@ def _drawing(
         "split": split_of(concept),
         "source": f"{package.name}@{package.version} {picture_set.name}:{slug}",
     }
-    return Drawing(file_name, payload, record)
+    return Drawing(file_name, payload, record, trim)
 
 
 def _concept(name: str, emoji: Emoji | None) -> str:
@@ -123,7 +127,7 @@ def _emoji_set(picture_set: PictureSet, sources: Sources) -> Iterator[Drawing]:
             spoken = book.words_of(name.replace(" ", ""))  # this set writes its names without blanks
         if spoken:
             texts = emoji_captions(spoken, picture_set, emoji)
-            yield _drawing(picture_set, slug, icon_svg(icon, data), _concept(spoken, emoji), texts)
+            yield make_drawing(picture_set, slug, icon_svg(icon, data), _concept(spoken, emoji), texts)
 
 
 def _rendered_set(sources: Sources) -> Iterator[Drawing]:
@@ -131,7 +135,7 @@ def _rendered_set(sources: Sources) -> Iterator[Drawing]:
         emoji = sources.book.find("", code)
         if emoji and not sources.book.is_unwanted("", code):
             texts = emoji_captions(emoji.label, FLUENT_3D_SET, emoji)
-            yield _drawing(FLUENT_3D_SET, code, payload, _concept("", emoji), texts)
+            yield make_drawing(FLUENT_3D_SET, code, payload, _concept("", emoji), texts, FLUENT_3D)
 
 
 def _colour_set(picture_set: PictureSet, sources: Sources) -> Iterator[Drawing]:
@@ -143,7 +147,7 @@ def _colour_set(picture_set: PictureSet, sources: Sources) -> Iterator[Drawing]:
             continue
         emoji = sources.book.find(name)
         texts = icon_captions(name, picture_set, emoji)
-        yield _drawing(picture_set, slug, icon_svg(icon, data), _concept(name, emoji), texts)
+        yield make_drawing(picture_set, slug, icon_svg(icon, data), _concept(name, emoji), texts)
 
 
 def _glyphs(sources: Sources) -> Iterator[Drawing]:
@@ -161,7 +165,7 @@ def _glyphs(sources: Sources) -> Iterator[Drawing]:
             continue
         seen.add(svg)
         texts = glyph_captions(name, picture_set, colour, emoji)
-        yield _drawing(picture_set, slug, svg, _concept(name, emoji), texts, colour)
+        yield make_drawing(picture_set, slug, svg, _concept(name, emoji), texts, colour=colour)
         if len(seen) == GLYPH_PICTURES:
             return
 

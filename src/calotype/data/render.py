@@ -22,7 +22,7 @@ _CHUNK = 64
 _SCRATCH = ".tmp"
 _INK = 0.004  # a picture with less than this share of its pixels off white shows nothing
 
-_Job = tuple[Path, int, list[tuple[str, str | bytes, str | None]]]
+_Job = tuple[Path, int, list[tuple[Drawing, str | None]]]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def render_all(
     """
     chunks = [drawings[start : start + _CHUNK] for start in range(0, len(drawings), _CHUNK)]
     jobs: Iterator[_Job] = (
-        (folder, size, [(d.file_name, d.payload, noted.get(d.file_name)) for d in chunk]) for chunk in chunks
+        (folder, size, [(drawing, noted.get(drawing.file_name)) for drawing in chunk]) for chunk in chunks
     )
     if workers == 1:
         yield from map(_render_chunk, jobs)
@@ -78,15 +78,17 @@ def _leave_interrupts() -> None:
 
 def _render_chunk(job: _Job) -> list[Made]:
     folder, size, items = job
-    return [_render_one(folder / name, name, payload, size, known) for name, payload, known in items]
+    return [_render_one(folder, drawing, size, known) for drawing, known in items]
 
 
-def _render_one(path: Path, name: str, payload: str | bytes, size: int, known: str | None) -> Made:
+def _render_one(folder: Path, drawing: Drawing, size: int, known: str | None) -> Made:
     """Draws one picture into its file, unless the file already holds the pixels noted as `known`."""
+    name = drawing.file_name
+    path = folder / name
     if known and _file_hash(path) == known:
         return Made(name, known, fresh=False)
     try:
-        pixels = draw(payload, size)
+        pixels = draw(drawing.payload, size, drawing.trim)
     except (ValueError, OSError):
         return Made(name, None, "cannot be drawn")
     if np.mean(pixels.min(axis=2) < 245) < _INK:

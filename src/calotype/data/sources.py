@@ -69,6 +69,16 @@ FLUENT_3D = Package(
     "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",
 )
 
+OPENCLIPART = Package(
+    "apt",
+    "openclipart-svg",
+    "1:0.18+dfsg-19",
+    "openclipart-svg_0.18+dfsg-19_all.deb",
+    "989712d90d57dfa3230049f553bb43b76c30ee4d4b8c5f6e106e33f7db5cbdc5",
+)
+
+OPENCLIPART_SET = PictureSet("openclipart", "clipart", "CC-PDDC", ("clip art style",), ("剪贴画风格",))
+
 EMOJI_SETS = (
     PictureSet("noto", "emoji", "Apache-2.0", ("noto style", "shaded style"), ("Noto风格", "柔和风格")),
     PictureSet("noto-v1", "emoji", "Apache-2.0", ("blob style",), ("圆润风格",)),

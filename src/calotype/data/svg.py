@@ -37,21 +37,35 @@ def require_renderer() -> None:
         )
 
 
-def draw(payload: str | bytes, size: int) -> Pixels:
+def draw(payload: str | bytes, size: int, trim: bool = False) -> Pixels:
     """An SVG document, or the bytes of a picture file, fitted into a white square: (size size 3) uint8.
 
-    System fonts are left out, so that the same pixels come out on every machine.  ValueError or OSError
-    where the payload cannot be read.
+    `trim` cuts away the empty page around the drawing first.  System fonts are left out, so that the same
+    pixels come out on every machine.  ValueError or OSError where the payload cannot be read.
     """
-    if isinstance(payload, bytes):
-        with Image.open(io.BytesIO(payload)) as picture:
-            return _in_square(on_white(picture), size)
-    from resvg_py import svg_to_bytes
+    if isinstance(payload, str):
+        from resvg_py import svg_to_bytes
 
-    # resvg keeps the drawing's proportions within the width and height it is given.
-    rendered = svg_to_bytes(svg_string=payload, skip_system_fonts=True, width=size, height=size)
-    with Image.open(io.BytesIO(rendered)) as picture:
-        return _in_square(on_white(picture), size)
+        side = 4 * size if trim else size
+        # resvg keeps the drawing's proportions within the width and height it is given.
+        payload = bytes(
+            svg_to_bytes(svg_string=payload, skip_system_fonts=True, width=side, height=side, dpi=96)
+        )
+    with Image.open(io.BytesIO(payload)) as picture:
+        flat = on_white(picture)
+    return _in_square(_trimmed(flat) if trim else flat, size)
+
+
+def _trimmed(picture: Image.Image) -> Image.Image:
+    """What is not white in a picture, with a margin of a twentieth of it."""
+    ink = picture.convert("L").point(lambda value: 255 if value < 250 else 0).getbbox()
+    if ink is None:
+        return picture
+    left, top, right, bottom = ink
+    margin = max(right - left, bottom - top) // 20
+    page = Image.new("RGB", (right - left + 2 * margin, bottom - top + 2 * margin), "white")
+    page.paste(picture.crop(ink), (margin, margin))
+    return page
 
 
 def _in_square(picture: Image.Image, size: int) -> Pixels:
