@@ -24,7 +24,8 @@ def svg(
     bag = "".join(f"<rdf:li>{word}</rdf:li>" for word in keywords)
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n<svg xmlns="http://www.w3.org/2000/svg" xmlns:cc="c"'
-        f' xmlns:dc="d" xmlns:rdf="r" {size}><metadata><cc:Work><dc:title>{title}</dc:title><dc:subject>{bag}</dc:subject>'
+        f' xmlns:dc="d" xmlns:rdf="r" {size}>'
+        f"<metadata><cc:Work><dc:title>{title}</dc:title><dc:subject>{bag}</dc:subject>"
         f'<cc:license rdf:resource="{licence}"/></cc:Work></metadata>'
         '<rect x="100" y="25" width="25" height="25" style="fill:#c00000"/></svg>'
     ).encode()

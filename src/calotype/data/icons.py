@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,10 @@ def make_icons(
         chosen = sorted(drawings, key=lambda d: hashlib.sha256(d.file_name.encode()).digest())[:limit]
         names = {drawing.file_name for drawing in chosen}
         drawings = [drawing for drawing in drawings if drawing.file_name in names]
-    about = {"packages": {f"{p.client} {p.name} {p.version}": p.sha256 for p in packages}}
+    about = {
+        "packages": {f"{p.client} {p.name} {p.version}": p.sha256 for p in packages},
+        "renderer": f"resvg_py {version('resvg_py')}",
+    }
     return build(folder, Plan(drawings, size, attribution(drawings, sources), about), workers, progress)
 
 
