@@ -1,20 +1,25 @@
 """Models with random weights, every parameter of them, so that every layer has a say in the picture."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 
-from calotype.checkpoints import native
-from calotype.conditioning.tokenizer import Tokenizer
-from calotype.models.config import ModelConfig
-from calotype.models.latent_diffusion import LatentDiffusion, build
-from calotype.models.presets import icons, tiny
+if TYPE_CHECKING:
+    from calotype.models.config import ModelConfig
+    from calotype.models.latent_diffusion import LatentDiffusion
 
 CAPTIONS = ["a red apple", "a green car", "one two three four five six", "一个红苹果", "绿色的汽车"]
 
 
 def random_model(config: ModelConfig) -> LatentDiffusion:
+    import torch
+
+    from calotype.conditioning.tokenizer import Tokenizer
+    from calotype.models.latent_diffusion import build
+
     tokenizer = Tokenizer.train(CAPTIONS, size=600, context_length=16)
     model = build(config.fitted_to(tokenizer), tokenizer, seed=1)
     generator = torch.Generator().manual_seed(1)
@@ -28,16 +33,22 @@ def random_model(config: ModelConfig) -> LatentDiffusion:
 
 @pytest.fixture(scope="session")
 def tiny_model() -> LatentDiffusion:
+    from calotype.models.presets import tiny
+
     return random_model(tiny())
 
 
 @pytest.fixture(scope="session")
 def icons_model() -> LatentDiffusion:
+    from calotype.models.presets import icons
+
     return random_model(icons())
 
 
 @pytest.fixture(scope="session")
 def tiny_file(tiny_model: LatentDiffusion, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from calotype.checkpoints import native
+
     path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
     native.save(path, tiny_model)
     return path

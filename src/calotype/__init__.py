@@ -14,7 +14,7 @@ from calotype.errors import (
 )
 
 if TYPE_CHECKING:
-    from calotype.evaluation import evaluate
+    from calotype.evaluation.evaluate import evaluate
     from calotype.tasks.request import Request
     from calotype.tasks.studio import Studio, load
     from calotype.training import train

@@ -172,9 +172,9 @@ def test_ctrl_c_is_quiet(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(generate, "_next", interrupt)
+    monkeypatch.setattr(generate, "steady", lambda *_: interrupt)
     code, out, err = run(capsys, "generate", "x", "--model", tiny_file, "-o", "out.png")
-    assert (code, out, err) == (130, "", "calotype: stopped.\n")
+    assert (code, out, err) == (130, "", "")
     assert list(here.iterdir()) == []
 
 

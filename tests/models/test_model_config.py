@@ -51,8 +51,8 @@ def test_icons_fits_its_file() -> None:
     assert 2 * total < 28e6
 
 
-def change(text: str, **changes: object) -> str:
-    return json.dumps(json.loads(text) | changes)
+def change(whole: str, /, **changes: object) -> str:
+    return json.dumps(json.loads(whole) | changes)
 
 
 def test_errors_name_the_field() -> None:

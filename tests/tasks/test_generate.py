@@ -60,8 +60,9 @@ def test_each_record_makes_its_picture_again(tiny_model: LatentDiffusion) -> Non
         assert again.record == picture.record
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("count", [2, 3, 5, 8])
+@pytest.mark.parametrize(
+    ("sampler", "count"), [*((name, 3) for name in SAMPLERS), ("ddim", 2), ("heun", 5), ("euler_a", 8)]
+)
 def test_pixels_do_not_depend_on_company(tiny_model: LatentDiffusion, sampler: str, count: int) -> None:
     """Alone, among others, in another order; guided and not; sizes that leave odd remainders of a vector."""
     for guidance, width, height in ((3.0, 32, 32), (1.0, 20, 28)):

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,7 +25,7 @@ from calotype import __version__
 from calotype.conditioning.tokenizer import Tokenizer
 from calotype.errors import CheckpointError, InputError, OutputError
 from calotype.models.config import ModelConfig
-from calotype.models.latent_diffusion import LatentDiffusion, build
+from calotype.models.latent_diffusion import LatentDiffusion, build, unfilled
 from calotype.networks.autoencoder import Autoencoder
 
 PARTS = ("autoencoder", "text_encoder", "denoiser")
@@ -93,6 +93,7 @@ def save(
     partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         save_file(tensors, partial, metadata)
+        partial.chmod(0o644)  # safetensors makes files for their owner only
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
@@ -120,7 +121,7 @@ class _File:
         if not self.path.is_file():
             raise CheckpointError(f"{self.path} is not a file; name a .safetensors file of Calotype's.")
         try:
-            self._file: Any = safe_open(str(self.path), framework="pt")
+            self._file = cast("Any", safe_open(str(self.path), framework="pt"))  # its methods are untyped
             self.metadata: dict[str, str] = self._file.metadata() or {}
             self.shapes = {
                 name: tuple(self._file.get_slice(name).get_shape())
@@ -230,7 +231,7 @@ def load(
     file = _File(path)
     config = file.config()
     tokenizer = file.tokenizer(config)
-    with torch.device("meta"):
+    with unfilled():
         model = build(config, tokenizer)
     for part, module in model.parts().items():
         if any(True for _ in module.parameters()) and not any(k.startswith(part + ".") for k in file.shapes):
@@ -255,7 +256,7 @@ def load_autoencoder(
         raise CheckpointError(
             f"{file.path} has no autoencoder; name one made by `calotype train autoencoder`."
         )
-    with torch.device("meta"):
+    with unfilled():
         autoencoder = Autoencoder(config.autoencoder)
     file.fill("autoencoder", autoencoder, device, dtype)
     return autoencoder.eval()

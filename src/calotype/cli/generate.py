@@ -113,9 +113,9 @@ def generate(
                 pictures.append(event)
                 print(paths[event.index], flush=True)
     except Exception as error:
-        if not undecoded:
-            raise
         rescued = _rescue(undecoded, paths)
+        if rescued is None:
+            raise
         raise OutputError(
             f"A picture could not be decoded or written ({error}); its latents are kept in {rescued}."
         ) from error
@@ -198,12 +198,19 @@ def _bar() -> Iterator[Any]:
         yield lambda event: bar.update(task, total=event.steps, completed=getattr(event, "done", 0))
 
 
-def _rescue(undecoded: dict[int, Tensor], paths: list[Path]) -> Path:
-    """Keep finished latents beside the pictures they were to become; returns the file."""
+def _rescue(undecoded: dict[int, Tensor], paths: list[Path]) -> Path | None:
+    """Keep finished latents beside the pictures they were to become; the file, or None if that fails too."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    if not undecoded:
+        return None
     place = paths[min(undecoded)].with_suffix(".latents.safetensors")
-    save_file({str(i): latents.contiguous().cpu() for i, latents in undecoded.items()}, place)
+    try:
+        save_file({str(i): latents.contiguous().cpu() for i, latents in undecoded.items()}, place)
+    except (OSError, SafetensorError):
+        place.unlink(missing_ok=True)
+        return None
     return place
 
 

@@ -59,7 +59,6 @@ def run(arguments: list[str] | None = None) -> int:
             print(f"calotype: {message.rstrip('.')}; --help lists what there is.", file=sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        print("calotype: stopped.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has left; nothing more can be said

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from calotype.conditioning.conditioning import Conditioning
 from calotype.conditioning.text import TextEncoder
@@ -35,6 +37,8 @@ class NetworkDenoiser(nn.Module):
 
     def forward(self, x: Tensor, sigma: Tensor, condition: Conditioning) -> Tensor:
         """x = x0 + sigma * noise (B C H W), sigma (B), a condition of B rows -> E[x0] (B C H W) in x's dtype.
+
+        A sigma of one entry serves all rows.
 
         The network runs in its weights' own dtype; everything outside it stays in x's.
         """
@@ -89,10 +93,9 @@ def build(config: ModelConfig, tokenizer: Tokenizer | None, seed: int = 0) -> La
     is None exactly where the config has no text; CheckpointError where it does not fit the config.
     """
     schedule = config.schedule.build()
+    sizes = config.autoencoder
     autoencoder = _seeded(
-        seed,
-        "autoencoder",
-        lambda: IdentityAutoencoder() if config.autoencoder is None else Autoencoder(config.autoencoder),
+        seed, "autoencoder", lambda: IdentityAutoencoder() if sizes is None else Autoencoder(sizes)
     )
     text_encoder = _seeded(seed, "text_encoder", lambda: TextEncoder(config.text, tokenizer))
     network = _seeded(seed, "denoiser", lambda: UNet(config.unet))
@@ -113,3 +116,25 @@ def _seeded(seed: int, part: str, make: Callable[[], M]) -> M:
     with torch.random.fork_rng(devices=[]):  # modules draw from the global generator: put it back
         torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
         return make()
+
+
+@contextmanager
+def unfilled() -> Iterator[None]:
+    """Modules made inside have shapes but no numbers: for weights that come from a file."""
+    with torch.device("meta"), _NoFill():
+        yield
+
+
+class _NoFill(TorchFunctionMode):
+    """Leaves out every filling of a tensor; on the meta device they load half a second of Python code."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        named = kwargs or {}
+        if func.__name__ in _FILLINGS:
+            return args[0] if args else named["tensor"]
+        return func(*args, **named)
+
+
+_FILLINGS = {"normal_", "uniform_", "kaiming_uniform_", "zero_", "zeros_", "ones_", "fill_"}

@@ -90,7 +90,7 @@ def generate(model: LatentDiffusion, request: Request) -> Iterator[Event]:
         x = float(sigmas[0]) * noise(blank)
         denoiser = _denoiser(model, request, conditions, indices)
         run = SAMPLERS[str(request.sampler)](denoiser, x, sigmas, noise, **request.sampler_options)
-        while (step := _next(run)) is not None:
+        for step in run:
             done += 1
             x = step.x
             yield Progress(indices, step, done, total)
@@ -124,12 +124,6 @@ def decode(model: LatentDiffusion, latents: Tensor) -> PIL.Image.Image:
     pixels = model.autoencoder.decode(latents[None].to(weight.device, weight.dtype))[0]
     levels = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to("cpu", torch.uint8)
     return PIL.Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())  # (3 H W) -> (H W 3)
-
-
-@torch.no_grad()
-def _next(run: Iterator[Step]) -> Step | None:
-    # The sampler's code runs inside `next`, so gradients are off for it and for nobody else.
-    return next(run, None)
 
 
 def _notices(model: LatentDiffusion, request: Request) -> Iterator[Notice]:

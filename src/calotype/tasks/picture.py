@@ -141,9 +141,9 @@ def output_paths(output: str, count: int) -> list[Path]:
 def check_writable(paths: Sequence[Path]) -> None:
     """OutputError, before any work is done, where one of the files could not be written."""
     for path in paths:
-        if path.is_dir():
+        if os.path.isdir(path):  # unlike Path.is_dir, also answers for names too long to exist
             raise OutputError(f"The output {path} is a folder; name a file in it.")
-        if not path.parent.is_dir():
+        if not os.path.isdir(path.parent):
             raise OutputError(f"The folder {path.parent} does not exist; make it or name another.")
         partial = _partial(path)
         try:

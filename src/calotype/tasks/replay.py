@@ -39,7 +39,7 @@ def replay(
     if model.weights_hash != record.weights_hash:
         raise InputError(
             f"{path} was made with other weights ({record.model_name}, {record.weights_hash[:12]}) than "
-            f"these ({model.config.name}, {model.weights_hash[:12]}); name the file of those weights with --model."
+            f"these ({model.config.name}, {model.weights_hash[:12]}); give the right file with --model."
         )
     if image.size != (record.request.width, record.request.height):
         raise InputError(

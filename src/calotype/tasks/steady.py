@@ -3,8 +3,8 @@
 A CPU's matrix kernels choose their path by the number of rows, and another path rounds otherwise, so that a
 picture drawn among others could differ from itself drawn alone.  Which row counts agree depends on machine
 and library, and is not written down anywhere.  So it is tried: the first call of a batch is computed both
-picture by picture and at once, and only if every bit agrees are the following calls made at once (about a
-third faster for small models).  Either way the result is that of each picture alone.
+picture by picture and at once, and only if every bit agrees are the following calls made at once.  Either
+way the result is that of each picture alone.
 """
 
 from __future__ import annotations
@@ -33,8 +33,16 @@ def batch_size(model: LatentDiffusion, shape: tuple[int, int, int]) -> int:
 
 
 def steady(model: LatentDiffusion, pictures: int) -> Model:
-    """The denoiser for batches of `pictures` pictures, or of as many conditional and unconditional halves."""
-    denoiser = model.denoiser
+    """The denoiser for batches of `pictures` pictures, or of as many conditional and unconditional halves.
+
+    All rows must have one noise level, as a sampler's have.
+    """
+
+    def denoiser(x: Tensor, sigma: Tensor, condition: Conditioning) -> Tensor:
+        # The level's embedding is made once and not for each row: faster, and in a batch of any size the same.
+        result: Tensor = model.denoiser(x, sigma[:1], condition)
+        return result
+
     if pictures == 1 or model.device.type != "cpu":
         return denoiser
 
@@ -46,8 +54,8 @@ def steady(model: LatentDiffusion, pictures: int) -> Model:
         return result
 
     def call(x: Tensor, sigma: Tensor, condition: Conditioning) -> Tensor:
-        known = _agrees.setdefault(denoiser, {})
-        case = (x.shape, pictures, next(denoiser.parameters()).dtype, torch.get_num_threads())
+        known = _agrees.setdefault(model.denoiser, {})
+        case = (x.shape, pictures, next(model.denoiser.parameters()).dtype, torch.get_num_threads())
         if case not in known:
             result = one_by_one(x, sigma, condition)
             known[case] = torch.equal(result, denoiser(x, sigma, condition))
