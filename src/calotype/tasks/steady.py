@@ -39,7 +39,7 @@ def steady(model: LatentDiffusion, pictures: int) -> Model:
     """
 
     def denoiser(x: Tensor, sigma: Tensor, condition: Conditioning) -> Tensor:
-        # The level's embedding is made once and not for each row: faster, and in a batch of any size the same.
+        # The level is embedded once, not for each row: faster, and the same in a batch of any size.
         result: Tensor = model.denoiser(x, sigma[:1], condition)
         return result
 
