@@ -1,15 +1,20 @@
 """Generation: the order of things, seeds, and pixels that depend on nothing but the picture's own request."""
 
+import dataclasses
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from calotype.checkpoints import native
 from calotype.diffusion.grids import GRIDS
 from calotype.diffusion.samplers import SAMPLERS
 from calotype.errors import InputError
-from calotype.models.latent_diffusion import LatentDiffusion
+from calotype.models.config import ScheduleConfig
+from calotype.models.latent_diffusion import LatentDiffusion, build
+from calotype.models.presets import tiny
 from calotype.tasks.generate import Drawn, Encoded, Event, Notice, Progress, decode, generate
 from calotype.tasks.picture import Picture
 from calotype.tasks.request import Request
@@ -102,6 +107,34 @@ def test_pixels_do_not_depend_on_company_at_full_size(icons_model: LatentDiffusi
     (alone,) = pictures(icons_model, prompts="a green car", seed=9 + count - 1, **settings)
     assert torch.equal(alone.latents, among[-1].latents)
     assert alone.image.tobytes() == among[-1].image.tobytes()
+
+
+@pytest.mark.verify
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("size", ["tiny_model", "icons_model"])
+def test_pixels_do_not_depend_on_company_at_all(
+    sampler: str, size: str, request: pytest.FixtureRequest
+) -> None:
+    model = request.getfixturevalue(size)
+    for guidance in (1.0, 4.0):
+        settings = {"prompts": "a red apple", "sampler": sampler, "guidance": guidance, "steps": 4}
+        alone = [pictures(model, seed=seed, **settings)[0] for seed in range(8)]
+        for count in (2, 3, 5, 8):
+            for one, other in zip(alone, pictures(model, seed=0, count=count, **settings), strict=False):
+                assert one.image.tobytes() == other.image.tobytes()
+
+
+def test_a_model_of_pixels_without_text_draws_too(tmp_path: Path) -> None:
+    config = tiny()
+    unet = dataclasses.replace(config.unet, in_channels=3, out_channels=3, context_width=0)
+    config = dataclasses.replace(config, autoencoder=None, text=(), unet=unet, parameterization="flow")
+    config = dataclasses.replace(config, schedule=ScheduleConfig("flow", shift=2.0))
+    native.save(tmp_path / "pixels.safetensors", build(config, None))
+    model = native.load(tmp_path / "pixels.safetensors")
+    both = pictures(model, prompts=["anything", "nothing"], seed=4, width=31, height=17, grid="flow")
+    assert both[0].image.size == (31, 17)
+    (alone,) = pictures(model, prompts="something", seed=5, width=31, height=17, grid="flow")
+    assert alone.image.tobytes() == both[1].image.tobytes()
 
 
 def test_half_precision_networks_are_as_steady(tiny_model: LatentDiffusion) -> None:

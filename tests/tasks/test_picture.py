@@ -9,6 +9,7 @@ import pytest
 
 from calotype.errors import InputError, OutputError
 from calotype.models.latent_diffusion import LatentDiffusion
+from calotype.models.presets import tiny
 from calotype.tasks import picture as files
 from calotype.tasks.generate import generate
 from calotype.tasks.picture import Picture
@@ -85,7 +86,7 @@ def test_names() -> None:
     assert files.output_paths("x%03d.png", 1) == [Path("x000.png")]
     with pytest.raises(OutputError, match=r"should end in \.png"):
         files.output_paths("out.jpg", 1)
-    request = Request(prompts=["A red apple!", "一个红苹果", "???"], count=2, seed=7)
+    request = Request(prompts=["A red apple!", "一个红苹果", "???"], count=2, seed=7).resolved(tiny())
     assert [path.name for path in files.default_paths(request)] == [
         "a-red-apple-7.png",
         "a-red-apple-8.png",

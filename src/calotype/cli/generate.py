@@ -90,20 +90,18 @@ def generate(
         )
         if output is not None:
             files.check_writable(files.output_paths(output, request.pictures))
-        if sheet is not None:
-            files.check_writable(files.output_paths(sheet, 1))
+        sheets = [] if sheet is None else files.output_paths(sheet, 1)
+        files.check_writable(sheets)
         path = shelf.find(model)
         _set_threads(threads)
-        request = request.resolved(native.describe(path).config)
-        paths = (
-            files.default_paths(request) if output is None else files.output_paths(output, request.pictures)
-        )
+        asked = request.resolved(native.describe(path).config)
+        paths = files.default_paths(asked) if output is None else files.output_paths(output, request.pictures)
         files.check_writable(paths)
         loaded = native.load(path, device=pick_device(device))
     pictures: list[Picture] = []
     undecoded: dict[int, Tensor] = {}
     try:
-        for event in _watched(generate(loaded, request), clock):
+        for event in _watched(generate(loaded, asked), clock):
             if isinstance(event, Drawn):
                 undecoded |= dict(zip(event.indices, event.latents, strict=True))
             elif isinstance(event, Picture):
@@ -119,10 +117,10 @@ def generate(
         raise OutputError(
             f"A picture could not be decoded or written ({error}); its latents are kept in {rescued}."
         ) from error
-    if sheet is not None:
+    for path in sheets:
         with clock.stage("write"):
-            files.write_png(Path(sheet), files.contact_sheet([picture.image for picture in pictures]))
-        print(sheet)
+            files.write_png(path, files.contact_sheet([picture.image for picture in pictures]))
+        print(path)
     if timing:
         print(clock.report(), file=sys.stderr)
 

@@ -17,7 +17,7 @@ from calotype.diffusion.noise import PictureNoise
 from calotype.diffusion.samplers import SAMPLERS, Step
 from calotype.models.latent_diffusion import LatentDiffusion
 from calotype.tasks.picture import Picture, Record
-from calotype.tasks.request import Request
+from calotype.tasks.request import Request, ResolvedRequest
 from calotype.tasks.steady import batch_size, steady
 
 
@@ -32,7 +32,7 @@ class Notice:
 class Encoded:
     """The prompts are encoded; `steps` steps will follow in all, over all batches."""
 
-    request: Request
+    request: ResolvedRequest
     steps: int
 
 
@@ -68,53 +68,34 @@ def generate(model: LatentDiffusion, request: Request) -> Iterator[Event]:
 
     Raises InputError where the model cannot do what is asked, before any work.
     """
-    request = request.resolved(model.config)
-    assert request.width is not None
-    assert request.height is not None
-    assert request.steps is not None
+    asked = request.resolved(model.config)
     schedule = model.denoiser.schedule
-    sigmas = GRIDS[str(request.grid)](schedule)(request.steps, schedule.sigma_min, schedule.sigma_max)
-    yield from _notices(model, request)
-    conditions = _encode(model, request)
+    sigmas = GRIDS[asked.grid](schedule)(asked.steps, schedule.sigma_min, schedule.sigma_max)
+    yield from _notices(model, asked)
+    conditions = _encode(model, asked)
     factor = model.config.factor
     channels = model.config.unet.out_channels
-    shape = (channels, request.height // factor, request.width // factor)
+    shape = (channels, asked.height // factor, asked.width // factor)
     size = batch_size(model, shape)
-    starts = range(0, request.pictures, size)
-    total, done = len(starts) * request.steps, 0
-    yield Encoded(request, total)
+    starts = range(0, asked.pictures, size)
+    total, done = len(starts) * asked.steps, 0
+    yield Encoded(asked, total)
     for start in starts:
-        indices = range(start, min(start + size, request.pictures))
-        noise = PictureNoise([picture_seed(request, i) for i in indices])
+        indices = range(start, min(start + size, asked.pictures))
+        noise = PictureNoise([asked.seed_of(i) for i in indices])
         blank = torch.zeros(len(indices), *shape, device=model.device)
         x = float(sigmas[0]) * noise(blank)
-        denoiser = _denoiser(model, request, conditions, indices)
-        run = SAMPLERS[str(request.sampler)](denoiser, x, sigmas, noise, **request.sampler_options)
-        for step in run:
+        denoiser = _denoiser(model, asked, conditions, indices)
+        for step in SAMPLERS[asked.sampler](denoiser, x, sigmas, noise, **asked.sampler_options):
             done += 1
             x = step.x
             yield Progress(indices, step, done, total)
         yield Drawn(indices, x)
+        if not bool(x.isfinite().all()):
+            yield Notice("The sampler ran off to infinity; try another sampler or grid, or less guidance.")
         for i, latents in zip(indices, x, strict=True):
-            record = Record(alone(request, i), model.config.name, model.weights_hash)
+            record = Record(asked.alone(i), model.config.name, model.weights_hash)
             yield Picture(decode(model, latents), latents, record, i)
-
-
-def picture_seed(request: Request, index: int) -> int:
-    """Picture `index` of a resolved request draws from the request's seed + index."""
-    assert request.seed is not None
-    return request.seed + index
-
-
-def alone(request: Request, index: int) -> Request:
-    """The request that makes picture `index` of a resolved request and no other."""
-    return request.model_copy(
-        update={
-            "prompts": (request.prompts[index // request.count],),
-            "count": 1,
-            "seed": picture_seed(request, index),
-        }
-    )
 
 
 @torch.no_grad()
@@ -126,7 +107,7 @@ def decode(model: LatentDiffusion, latents: Tensor) -> PIL.Image.Image:
     return PIL.Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())  # (3 H W) -> (H W 3)
 
 
-def _notices(model: LatentDiffusion, request: Request) -> Iterator[Notice]:
+def _notices(model: LatentDiffusion, request: ResolvedRequest) -> Iterator[Notice]:
     tokenizer = model.text_encoder.tokenizer
     if tokenizer is None:
         return
@@ -139,16 +120,18 @@ def _notices(model: LatentDiffusion, request: Request) -> Iterator[Notice]:
 
 
 @torch.no_grad()
-def _encode(model: LatentDiffusion, request: Request) -> dict[str, Conditioning]:
+def _encode(model: LatentDiffusion, request: ResolvedRequest) -> dict[str, Conditioning]:
     """Every distinct text once, (1 L D) each."""
     return {text: model.text_encoder([text]) for text in dict.fromkeys((*request.prompts, request.negative))}
 
 
 def _denoiser(
-    model: LatentDiffusion, request: Request, conditions: dict[str, Conditioning], indices: Sequence[int]
+    model: LatentDiffusion,
+    request: ResolvedRequest,
+    conditions: dict[str, Conditioning],
+    indices: Sequence[int],
 ) -> Denoiser:
-    assert request.guidance is not None
-    positive = Conditioning.cat([conditions[request.prompts[i // request.count]] for i in indices])
+    positive = Conditioning.cat([conditions[request.prompt_of(i)] for i in indices])
     negative = Conditioning.cat([conditions[request.negative]] * len(indices))
     apg = None if request.apg is None else guidance.Apg(**request.apg.model_dump())
     return guidance.guided(

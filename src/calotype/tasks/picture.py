@@ -17,7 +17,7 @@ from torch import Tensor
 
 from calotype import __version__
 from calotype.errors import InputError, OutputError
-from calotype.tasks.request import Request
+from calotype.tasks.request import ResolvedRequest
 
 KEY = "calotype"
 """Of the PNG's iTXt chunk that holds the record as JSON."""
@@ -31,7 +31,7 @@ class Record:
     weights_hash  SHA-256 of the model's weights
     """
 
-    request: Request
+    request: ResolvedRequest
     model_name: str
     weights_hash: str
     version: str = __version__
@@ -53,7 +53,7 @@ class Record:
         try:
             stored: dict[str, Any] = json.loads(text)
             return cls(
-                Request(**stored["request"]),
+                ResolvedRequest(**stored["request"]),
                 stored["model_name"],
                 stored["weights_sha256"],
                 stored["calotype_version"],
@@ -106,13 +106,12 @@ def read(path: str | Path) -> tuple[PIL.Image.Image, Record]:
     return image, Record.from_json(text)
 
 
-def default_paths(request: Request) -> list[Path]:
+def default_paths(request: ResolvedRequest) -> list[Path]:
     """For pictures whose place nobody named: the prompt's words and the seed, `a-red-apple-7.png`."""
-    assert request.seed is not None
     paths = []
     for i in range(request.pictures):
-        words = re.sub(r"[\W_]+", "-", request.prompts[i // request.count].lower()).strip("-")
-        paths.append(Path(f"{words[:40].rstrip('-') or 'picture'}-{request.seed + i}.png"))
+        words = re.sub(r"[\W_]+", "-", request.prompt_of(i).lower()).strip("-")
+        paths.append(Path(f"{words[:40].rstrip('-') or 'picture'}-{request.seed_of(i)}.png"))
     return paths
 
 

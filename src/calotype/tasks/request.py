@@ -159,7 +159,7 @@ class Request(BaseModel):
         """How many pictures are asked for in all."""
         return len(self.prompts) * self.count
 
-    def resolved(self, config: ModelConfig) -> Request:
+    def resolved(self, config: ModelConfig) -> ResolvedRequest:
         """The same request with nothing left open, for this model.
 
         Raises InputError where the model cannot make that size.
@@ -175,16 +175,40 @@ class Request(BaseModel):
                     f"the nearest {'is' if len(near) == 1 else 'are'} {' and '.join(map(str, near))}."
                 )
         own = config.defaults
+        fresh = {
+            "steps": own.steps,
+            "guidance": own.guidance,
+            "sampler": own.sampler,
+            "grid": own.grid,
+            "seed": secrets.randbelow(2**32),
+        }
+        given = {name: value for name, value in self if value is not None}
+        return ResolvedRequest(**{**fresh, **given, "width": width, "height": height})
+
+
+class ResolvedRequest(Request):
+    """A request with nothing left open: what is drawn, and what a picture's metadata keeps."""
+
+    steps: int
+    guidance: float
+    sampler: str
+    grid: str
+    seed: int
+    width: int
+    height: int
+
+    def seed_of(self, index: int) -> int:
+        """The seed of picture `index`."""
+        return self.seed + index
+
+    def prompt_of(self, index: int) -> str:
+        """The prompt of picture `index`: pictures come prompt by prompt."""
+        return self.prompts[index // self.count]
+
+    def alone(self, index: int) -> ResolvedRequest:
+        """The request that makes picture `index` and no other."""
         return self.model_copy(
-            update={
-                "steps": own.steps if self.steps is None else self.steps,
-                "guidance": own.guidance if self.guidance is None else self.guidance,
-                "sampler": own.sampler if self.sampler is None else self.sampler,
-                "grid": own.grid if self.grid is None else self.grid,
-                "seed": secrets.randbelow(2**32) if self.seed is None else self.seed,
-                "width": width,
-                "height": height,
-            }
+            update={"prompts": (self.prompt_of(index),), "count": 1, "seed": self.seed_of(index)}
         )
 
 
