@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-
 from tests.training.conftest import write_shapes
 
 pytestmark = [pytest.mark.verify, pytest.mark.timeout(1500)]
@@ -39,7 +38,8 @@ def test_ten_kills_change_no_bit(part: str, tmp_path: Path, monkeypatch: pytest.
     write_shapes(data)
     extra: tuple[str, ...] = ()
     if part == "diffusion":
-        subprocess.run(command("autoencoder", data, tmp_path / "autoencoder"), check=True, capture_output=True)
+        first = command("autoencoder", data, tmp_path / "autoencoder")
+        subprocess.run(first, check=True, capture_output=True)
         extra = ("--autoencoder", str(tmp_path / "autoencoder" / "model.safetensors"))
     started = time.monotonic()
     subprocess.run(command(part, data, tmp_path / "whole", *extra), check=True, capture_output=True)

@@ -21,7 +21,7 @@ def icons() -> ModelConfig:
             latent_channels=16,
             block_channels=(32, 64, 128, 128),
             layers_per_block=1,
-            norm_groups=8,  # four channels a group at the finest level, as in Stable Diffusion: one loses colour
+            norm_groups=8,  # 4 channels a group at the finest level, as in SD: with 1, colour is forgotten
             mid_attention=False,
             scale=1.0,
         ),

@@ -83,8 +83,10 @@ class Run:
             raise TrainingError(f"batch is {config.batch}, which {world} processes cannot share evenly.")
         if self.accelerator.device.type == "cpu":
             torch.use_deterministic_algorithms(True)
-            torch.utils.deterministic.fill_uninitialized_memory = False
-        objective.to(self.accelerator.device, memory_format=torch.channels_last)
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        objective.to(  # type: ignore[call-overload]
+            self.accelerator.device, memory_format=torch.channels_last
+        )
         self.objective, self.config, self.plan, self.order = objective, config, plan, order
         self.main = self.accelerator.is_main_process
         self.state = TrainState(
