@@ -9,10 +9,12 @@ from torch import Tensor
 from calotype.networks.norm import GroupNorm, channels_last_norm
 
 
-def maps(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def maps(dtype: torch.dtype, size: tuple[int, int] = (6, 5)) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(3)
-    x = torch.randn(3, 8, 6, 5, generator=generator, dtype=torch.float64) + 2  # off centre, where sums cancel
-    grad = torch.randn(3, 8, 6, 5, generator=generator, dtype=torch.float64)
+    x = (
+        torch.randn(3, 8, *size, generator=generator, dtype=torch.float64) + 2
+    )  # off centre, where sums cancel
+    grad = torch.randn(3, 8, *size, generator=generator, dtype=torch.float64)
     return (
         x.to(dtype).contiguous(memory_format=torch.channels_last),
         grad.to(dtype).contiguous(memory_format=torch.channels_last),
@@ -23,11 +25,13 @@ def maps(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.03)]
 )
-@pytest.mark.parametrize("groups", [1, 4, 8])
-def test_equals_pytorch(silu: bool, dtype: torch.dtype, tolerance: float, groups: int) -> None:
+@pytest.mark.parametrize(("groups", "size"), [(1, (6, 5)), (4, (6, 5)), (8, (6, 5)), (4, (32, 33))])
+def test_equals_pytorch(
+    silu: bool, dtype: torch.dtype, tolerance: float, groups: int, size: tuple[int, int]
+) -> None:
     norm = GroupNorm(groups, 8, 1e-6, silu=silu).double()
     randomise(norm)
-    x, grad = maps(dtype)
+    x, grad = maps(dtype, size)
     exact = x.detach().double().contiguous().requires_grad_()
     y = F.group_norm(exact, groups, norm.weight, norm.bias, 1e-6)
     y = F.silu(y) if silu else y

@@ -4,14 +4,33 @@ Queries, keys and values are three separate layers, as in every published checkp
 made for one: loading stays a renaming, and whoever wants them fused concatenates them afterwards.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from calotype.networks.norm import GroupNorm
 
 
+def attend(query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False) -> Tensor:
+    """Vaswani et al. 2017, arXiv:1706.03762, eq. 1: (B heads N C), 2 x (B heads L C) -> (B heads N C).
+
+    With `causal` place n sees the places up to n. PyTorch's fused kernel, except where a CPU is to
+    give gradients: there its backward pass takes ten times as long as plain products, which serve
+    as long as the table of all pairs stays small.
+    """
+    tokens, seen = query.shape[-2], key.shape[-2]
+    if query.device.type != "cpu" or not torch.is_grad_enabled() or tokens * seen > 1024 * 1024:
+        return F.scaled_dot_product_attention(query, key, value, is_causal=causal)
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (B heads N L)
+    if causal:
+        hidden = torch.ones(tokens, seen, dtype=torch.bool, device=query.device).triu(1)
+        scores = scores.masked_fill(hidden, -torch.inf)
+    mixed: Tensor = scores.softmax(-1) @ value  # (B heads N L) @ (B heads L C) -> (B heads N C)
+    return mixed
+
+
 class Attention(nn.Module):
-    """Multi-head attention (Vaswani et al. 2017, arXiv:1706.03762, eq. 1): (B N C) -> (B N C).
+    """Multi-head attention (Vaswani et al. 2017, section 3.2.2): (B N C) -> (B N C).
 
     Keys and values come from `context` (B L D), or from the input itself where it is None; with
     `causal` a token sees itself and those before it.
@@ -41,7 +60,7 @@ class Attention(nn.Module):
         query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         key = self.key(source).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         value = self.value(source).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
+        mixed = attend(query, key, value, causal=self.causal)
         y: Tensor = self.out(mixed.transpose(1, 2).flatten(2))  # (B heads N C/heads) -> (B N C)
         return y
 
