@@ -109,7 +109,11 @@ class Run:
         self._stopping = False
         checkpoints = self.folder.checkpoints()
         if checkpoints:
-            self._take_up(checkpoints[-1])
+            try:
+                self._take_up(checkpoints[-1])
+            except TrainingError:
+                self.folder.close()
+                raise
         elif self.main:
             write_text(
                 plan.folder / "config.json",

@@ -48,6 +48,7 @@ class RunFolder:
             # A kernel lock: it falls with the process, however that dies.
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
+            self._lock.close()
             raise TrainingError(
                 f"Another training run is writing to {path}; wait for it or choose another folder with --out."
             ) from None
@@ -55,6 +56,7 @@ class RunFolder:
         for partial in (path / "checkpoints").glob("*.tmp"):
             partial.unlink()
         if self.checkpoints() and not resume:
+            self._lock.close()
             raise TrainingError(
                 f"{path} already holds a run; add --resume to go on with it, or choose another --out."
             )

@@ -76,9 +76,10 @@ def train(
             parts: dict[str, Tensor] = wrapped(**batches(step))
         accelerator.backward(parts["loss"])
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip)
-        if not bool(torch.isfinite(norm)) or not bool(torch.isfinite(parts["loss"])):
+        loss = float(parts["loss"].detach())
+        if not math.isfinite(loss) or not bool(torch.isfinite(norm)):
             raise TrainingError(
-                f"The loss of batch {step} is not finite (loss {float(parts['loss'])}, "
+                f"The loss of batch {step} is not finite (loss {loss}, "
                 f"gradient norm {float(norm)}); "
                 "the last checkpoint is intact: lower learning_rate or set precision=float32, then resume."
             )

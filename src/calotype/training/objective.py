@@ -130,7 +130,7 @@ class AutoencoderObjective(Objective):
         return {"images": images, "noise": noise.to(device)}
 
     def validation(self) -> list[dict[str, Tensor]]:
-        parts = self._held_out.split(self.config.batch)
+        parts = self._held_out.split(self.config.batch) if len(self._held_out) else ()
         return [self._arguments(part, len(part), VALIDATION_STEP, slice(None)) for part in parts]
 
     @torch.no_grad()
