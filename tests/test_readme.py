@@ -19,6 +19,7 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.verify
 @pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
 def test_the_examples_run(page: str, tmp_path: Path) -> None:
     (tmp_path / "my-pictures").mkdir()
