@@ -122,7 +122,13 @@ def test_an_interrupted_autoencoder_run_ends_with_the_same_bits(data: DataSet, t
 
 
 @pytest.mark.parametrize(
-    "settings", [(), ("train_text_encoder=false",), ("noise_levels=logit_normal", "weighting=uniform")]
+    "settings",
+    [
+        (),
+        ("train_text_encoder=false",),
+        ("noise_levels=logit_normal", "weighting=uniform"),
+        ("optimizer=muon",),
+    ],
 )
 def test_an_interrupted_diffusion_run_ends_with_the_same_bits(
     data: DataSet, tmp_path: Path, autoencoder: Path, settings: tuple[str, ...]

@@ -30,6 +30,7 @@ class TrainConfig:
 
     steps: int = 1000
     batch: int = 32
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-3
     warmup: int = 100
     decay: Decay = "cosine"
@@ -115,38 +116,49 @@ def icons_autoencoder() -> AutoencoderTraining:
     )
 
 
-def icons_diffusion() -> DiffusionTraining:
-    """The recipe of the shipped `icons` text-to-image model."""
+ICONS_PROMPTS = (
+    "a red apple",
+    "a cat face",
+    "a house with a garden",
+    "a yellow star",
+    "a bicycle",
+    "a green tree",
+    "a slice of pizza",
+    "a blue car",
+    "一只猫",
+    "a rocket",
+    "a red heart",
+    "a smiling face",
+    "a purple umbrella",
+    "an airplane",
+    "红苹果",
+    "a snowman",
+)
+
+
+def icons_coarse_diffusion() -> DiffusionTraining:
+    """The first stage of the shipped `icons`: pictures of half the side cost a third of the time each."""
     return DiffusionTraining(
         steps=6000,
-        batch=64,
-        learning_rate=1e-3,
-        warmup=100,
+        batch=128,
+        optimizer="muon",
+        learning_rate=1.5e-3,
         decay="linear",
-        cooldown=0.3,
+        cooldown=0.2,
+        image_size=64,
         evaluate_every=500,
         sample_every=500,
         checkpoint_every=100,
         weighting="uniform",
-        balance={"emoji": 3.0, "colour": 0.6, "glyph": 0.6},
-        sample_prompts=(
-            "a red apple",
-            "a cat face",
-            "a house with a garden",
-            "a yellow star",
-            "a bicycle",
-            "a green tree",
-            "a slice of pizza",
-            "a blue car",
-            "一只猫",
-            "a rocket",
-            "a red heart",
-            "a smiling face",
-            "a purple umbrella",
-            "an airplane",
-            "红苹果",
-            "a snowman",
-        ),
+        balance={"emoji": 4.0, "colour": 0.35, "glyph": 0.5},
+        sample_prompts=ICONS_PROMPTS,
+    )
+
+
+def icons_diffusion() -> DiffusionTraining:
+    """The second stage: the same at full size, from the first stage's weights."""
+    return dataclasses.replace(
+        icons_coarse_diffusion(), batch=96, learning_rate=1e-3, cooldown=1.0, image_size=None
     )
 
 
@@ -177,6 +189,7 @@ AUTOENCODER_RECIPES: dict[str, Callable[[], AutoencoderTraining]] = {
 }
 DIFFUSION_RECIPES: dict[str, Callable[[], DiffusionTraining]] = {
     "icons": icons_diffusion,
+    "icons-coarse": icons_coarse_diffusion,
     "tiny": tiny_diffusion,
 }
 

@@ -12,9 +12,13 @@ from torch import Tensor
 
 from calotype.errors import TrainingError
 from calotype.training.config import TrainConfig
+from calotype.training.muon import Muon
 from calotype.training.state import TrainState
 
 Batch = Mapping[str, Tensor]
+
+MOMENTUM = 0.95
+"""Of Muon."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +42,34 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return config.learning_rate * rise * fall
 
 
-def new_optimizer(config: TrainConfig, module: torch.nn.Module) -> torch.optim.AdamW:
-    """AdamW (arXiv 1711.05101), decaying matrices and kernels only, not gains and biases."""
-    trained = [p for p in module.parameters() if p.requires_grad]
+def new_optimizer(config: TrainConfig, module: torch.nn.Module) -> torch.optim.Optimizer:
+    """AdamW (arXiv 1711.05101), decaying matrices and kernels only, not gains and biases; or Muon.
+
+    Muon is for what maps features to features: tables of embeddings, and the kernels that `module` names
+    in `not_for_muon` (those at its outer ends), stay with AdamW.
+    """
+    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    hidden: list[torch.nn.Parameter] = []
+    if config.optimizer == "muon":
+        tables = {id(m.weight) for m in module.modules() if isinstance(m, torch.nn.Embedding)}
+        ends = tuple(getattr(module, "not_for_muon", ()))
+        hidden = [
+            p
+            for name, p in trained.items()
+            if p.ndim > 1 and id(p) not in tables and not name.startswith(ends)
+        ]
+    taken = {id(p) for p in hidden}
+    rest = [p for p in trained.values() if id(p) not in taken]
     groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
+    adamw = torch.optim.AdamW(
         groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), eps=1e-8, fused=True
     )
+    if not hidden:
+        return adamw
+    return Muon(hidden, adamw, momentum=MOMENTUM, weight_decay=config.weight_decay)
 
 
 def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:

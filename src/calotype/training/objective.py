@@ -51,6 +51,8 @@ class Objective(nn.Module, ABC):
     """A module whose forward returns the scalars of a batch, `loss` among them."""
 
     config: TrainConfig
+    not_for_muon: tuple[str, ...] = ()
+    """Beginnings of the names of parameters that see pictures, not features."""
 
     @abstractmethod
     def batch(self, indices: Tensor, step: int, share: slice) -> dict[str, Tensor]:
@@ -87,6 +89,8 @@ class Objective(nn.Module, ABC):
 
 class AutoencoderObjective(Objective):
     """Reconstruction of pictures through the autoencoder's sampled latents."""
+
+    not_for_muon = ("autoencoder.encoder.enter.", "autoencoder.decoder.leave.")
 
     def __init__(
         self, config: AutoencoderTraining, model: LatentDiffusion, pictures: Tensor, held_out: Tensor
@@ -175,6 +179,8 @@ class Examples:
 class DiffusionObjective(Objective):
     """The denoising loss of latents under their captions."""
 
+    not_for_muon = ("denoiser.network.enter.", "denoiser.network.leave.")
+
     def __init__(
         self, config: DiffusionTraining, model: LatentDiffusion, training: Examples, held_out: Examples | None
     ) -> None:
@@ -199,14 +205,16 @@ class DiffusionObjective(Objective):
         sigma: Tensor,
         tokens: Tensor | None = None,
         context: Tensor | None = None,
+        vector: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """latents, noise (B C h w), sigma (B), and tokens (B T L) or the finished features (B L D)."""
+        """latents, noise (B C h w), sigma (B), and tokens (B T L) or their features (B L D), (B P)."""
         config = self.config
         assert isinstance(config, DiffusionTraining)
         if tokens is not None:
-            context = self.text_encoder.encode_tokens(tokens.transpose(0, 1)).tokens  # (B T L) -> (T B L)
+            text = self.text_encoder.encode_tokens(tokens.transpose(0, 1))  # (B T L) -> (T B L)
+            context, vector = text.tokens, text.vector
         losses = diffusion_loss(
-            lambda x, label: self.denoiser.network(x, label, context),
+            lambda x, label: self.denoiser.network(x, label, context, vector=vector),
             self.denoiser.parameterization,
             latents,
             noise,
@@ -243,7 +251,8 @@ class DiffusionObjective(Objective):
             "sigma": sigma[share].to(device),
         }
         if self._features:
-            return arguments | {"context": self._features[id(examples)][rows].to(device, torch.float32)}
+            features = self._features[id(examples)].items()
+            return arguments | {name: part[rows].to(device, torch.float32) for name, part in features}
         return arguments | {"tokens": examples.captions.tokens[:, rows].transpose(0, 1).to(device)}
 
     def validation(self) -> list[dict[str, Tensor]]:

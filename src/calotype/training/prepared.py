@@ -140,13 +140,19 @@ class Captions:
         return torch.where(dropped, 0, self._picked[which])
 
     @torch.no_grad()
-    def features(self, encoder: TextEncoder) -> Tensor:
-        """(N L D) float16 of every distinct caption by a text encoder that does not train, from the cache."""
+    def features(self, encoder: TextEncoder) -> dict[str, Tensor]:
+        """`context` (N L D) and, where the model has one, `vector` (N P), float16, of every distinct caption
+        by a text encoder that does not train; from the cache.
+        """
         weights = native.weights_sha256(encoder.state_dict())
         tokens = hashlib.sha256(self.tokens.numpy().tobytes()).hexdigest()
 
         def compute() -> dict[str, Tensor]:
-            parts = [encoder.encode_tokens(part).tokens for part in self.tokens.split(256, dim=1)]
-            return {"features": torch.cat([p.half().cpu() for p in parts if p is not None]).contiguous()}
+            parts = [encoder.encode_tokens(part) for part in self.tokens.split(256, dim=1)]
+            found = {
+                "context": [part.tokens for part in parts if part.tokens is not None],
+                "vector": [part.vector for part in parts if part.vector is not None],
+            }
+            return {name: torch.cat(several).half().cpu() for name, several in found.items() if several}
 
-        return cached(f"text {tokens} {weights}", compute)["features"]
+        return cached(f"text and vector {tokens} {weights}", compute)
