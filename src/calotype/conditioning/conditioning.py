@@ -18,7 +18,7 @@ class Conditioning:
     channels  (B K H W)  joined to the noisy picture: inpaint mask and image, low-resolution image
     control   (B C H W)  ControlNet's picture
     label     (B)        class, or the upscaler's noise level
-    guidance  (B)        LCM's guidance embedding
+    guidance  (B G)      LCM's guidance embedding
     """
 
     tokens: Tensor | None = None

@@ -52,7 +52,14 @@ class NetworkDenoiser(nn.Module):
         def network(x: Tensor, label: Tensor) -> Tensor:
             if known.channels is not None:
                 x = torch.cat([x, known.channels], dim=1)  # (B C H W), (B K H W) -> (B C+K H W)
-            raw: Tensor = self.network(x, label, known.tokens, vector=known.vector, label=known.label)
+            raw: Tensor = self.network(
+                x,
+                label,
+                known.tokens,
+                vector=known.vector,
+                label=known.label,
+                guidance=known.guidance,
+            )
             return raw
 
         return as_denoiser(network, self.parameterization, dtype)
