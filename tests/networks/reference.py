@@ -5,7 +5,6 @@ number in both; `weight` and `bias` keep their names.
 """
 
 import re
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,10 +14,6 @@ from torch import Tensor, nn
 from calotype.networks.autoencoder import AutoencoderConfig
 from calotype.networks.clip_text import ClipTextConfig
 from calotype.networks.unet import UNetConfig
-
-# transformers imports torchvision wherever one is installed, and one that was not built for this
-# torch then takes everything down with it. Nothing here needs it.
-sys.modules.setdefault("torchvision", None)  # type: ignore[arg-type]
 
 Table = tuple[tuple[str, str], ...]
 

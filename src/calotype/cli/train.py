@@ -57,13 +57,13 @@ def autoencoder(
     """Train the KL autoencoder of a model."""
     from calotype.training.config import AUTOENCODER_RECIPES, AutoencoderTraining, override
     from calotype.training.fit import Plan
-    from calotype.training.sessions import prepare_autoencoder
+    from calotype.training.sessions import picture_size, prepare_autoencoder
 
-    config = override(_recipe(recipe or model, AUTOENCODER_RECIPES, AutoencoderTraining), settings or ())
+    config = override(_recipe(recipe, model, AUTOENCODER_RECIPES, AutoencoderTraining), settings or ())
     preset = _preset(model)
     plan = Plan(out, resume, minutes, device, threads, inexact)
     with _watching() as watch:
-        data = _read(folder, config.image_size or preset.size, strict, watch)
+        data = _read(folder, picture_size(config, preset), strict, watch)
     _complete(prepare_autoencoder(config, preset, data, plan, init_from=init_from), data, plan)
 
 
@@ -89,16 +89,16 @@ def diffusion(
 
     from calotype.training.config import DIFFUSION_RECIPES, DiffusionTraining, override
     from calotype.training.fit import Plan
-    from calotype.training.sessions import prepare_diffusion
+    from calotype.training.sessions import picture_size, prepare_diffusion
 
-    config = override(_recipe(recipe or model, DIFFUSION_RECIPES, DiffusionTraining), settings or ())
+    config = override(_recipe(recipe, model, DIFFUSION_RECIPES, DiffusionTraining), settings or ())
     preset = _preset(model)
     if pixels:
         unet = dataclasses.replace(preset.unet, in_channels=3, out_channels=3)
         preset = dataclasses.replace(preset, autoencoder=None, unet=unet)
     plan = Plan(out, resume, minutes, device, threads, inexact)
     with _watching() as watch:
-        data = _read(folder, config.image_size or preset.size, strict, watch)
+        data = _read(folder, picture_size(config, preset), strict, watch)
         run = prepare_diffusion(
             config, preset, data, plan, autoencoder=autoencoder, init_from=init_from, watch=watch
         )
@@ -123,21 +123,29 @@ def evaluate(
     print(json.dumps(found, indent=1))
 
 
-def _recipe(name: str, recipes: dict[str, Callable[[], C]], plain: Callable[[], C]) -> C:
-    return recipes.get(name, plain)()
+def _recipe(name: str | None, model: str, recipes: dict[str, Callable[[], C]], plain: Callable[[], C]) -> C:
+    """The recipe asked for, else the model's own, else plain options."""
+    if name is None:
+        return recipes.get(model, plain)()
+    return _named("training recipe", name, recipes)()
 
 
 def _preset(name: str) -> ModelConfig:
+    from calotype.models.presets import PRESETS
+
+    return _named("model preset", name, PRESETS)()
+
+
+def _named(what: str, name: str, things: dict[str, C]) -> C:
     import difflib
 
     from calotype.errors import InputError
-    from calotype.models.presets import PRESETS
 
-    if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(PRESETS)}."
-        raise InputError(f"There is no model preset {name!r}; {hint}")
-    return PRESETS[name]()
+    if name not in things:
+        near = difflib.get_close_matches(name, things, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(things)}."
+        raise InputError(f"There is no {what} {name!r}; {hint}")
+    return things[name]
 
 
 @contextmanager
@@ -147,7 +155,8 @@ def _watching() -> Iterator[Callable[[str, int, int], None]]:
     from rich.progress import Progress, TaskID
 
     tasks: dict[str, TaskID] = {}
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    # without a terminal a transient bar leaves an empty line before an error's one sentence
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
 
         def watch(what: str, done: int, total: int) -> None:
             if what not in tasks:

@@ -22,7 +22,7 @@ from calotype.training.config import (
     DiffusionTraining,
 )
 from calotype.training.fit import Plan, Run
-from calotype.training.sessions import prepare_autoencoder, prepare_diffusion, read_data
+from calotype.training.sessions import picture_size, prepare_autoencoder, prepare_diffusion, read_data
 
 Part = Literal["all", "autoencoder", "diffusion"]
 
@@ -62,7 +62,8 @@ def train(
     strict = isinstance(dataset, PictureFolder) and dataset.strict
     first = autoencoder_config or AUTOENCODER_RECIPES.get(model, AutoencoderTraining)()
     second = diffusion_config or DIFFUSION_RECIPES.get(model, DiffusionTraining)()
-    data = read_data(folder, first.image_size or model_config.size, strict=strict, watch=_silent)
+    sizes = picture_size(first, model_config), picture_size(second, model_config)
+    data = read_data(folder, sizes[0], strict=strict, watch=_silent)
     if epochs is not None:
         first = replace(first, steps=max(1, math.ceil(epochs * len(data.pictures) / first.batch)))
         second = replace(second, steps=max(1, math.ceil(epochs * len(data.pictures) / second.batch)))
@@ -74,6 +75,8 @@ def train(
         reports["autoencoder"] = complete(run, progress=progress)
         autoencoder = plan.folder / "model.safetensors"
     if part in {"all", "diffusion"}:
+        if sizes[1] != sizes[0]:
+            data = read_data(folder, sizes[1], strict=strict, watch=_silent)
         plan = Plan(Path(out) / "diffusion", resume=resume)
         run = prepare_diffusion(
             second,

@@ -66,6 +66,17 @@ class DataSet:
         return weights
 
 
+def picture_size(config: TrainConfig, model_config: ModelConfig) -> int:
+    """Side of the pictures a run trains on; InputError where the model cannot take it."""
+    size, factor = config.image_size or model_config.size, model_config.factor
+    if size < factor or size % factor:
+        raise InputError(
+            f"image_size is {size}, but the model {model_config.name} needs a multiple of {factor}; "
+            f"the nearest is {max(factor, round(size / factor) * factor)}."
+        )
+    return size
+
+
 def read_data(folder: str | Path, size: int, *, strict: bool, watch: Watch) -> DataSet:
     """All pictures of a folder at `size` pixels a side, its validation pictures apart.
 
