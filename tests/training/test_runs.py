@@ -23,6 +23,7 @@ from calotype.training.config import (
     tiny_diffusion,
 )
 from calotype.training.fit import Plan, Run
+from calotype.training.prepared import to_signed
 from calotype.training.sessions import DataSet, prepare_autoencoder, prepare_diffusion, read_data
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")
@@ -168,6 +169,56 @@ def test_init_from_begins_with_the_given_weights(data: DataSet, tmp_path: Path, 
     go(prepare_diffusion(config, tiny(), data, plan, init_from=source, watch=silent))
     again = safetensors.torch.load_file(tmp_path / "second" / "model.safetensors")
     assert_same(safetensors.torch.load_file(source), again)
+
+
+def test_a_decoder_trained_alone_leaves_the_latents_as_they_are(
+    data: DataSet, tmp_path: Path, autoencoder: Path
+) -> None:
+    config = override(tiny_autoencoder(), ["train_encoder=false", "latent_noise=0.3", "precision=float32"])
+    plan = Plan(tmp_path / "decoder", device="cpu")
+    go(prepare_autoencoder(config, tiny(), data, plan, init_from=autoencoder))
+    before = native.load_autoencoder(autoencoder)
+    after = native.load_autoencoder(tmp_path / "decoder" / "model.safetensors")
+    images = to_signed(data.pictures[:3])
+    assert torch.equal(before.encode(images).mean, after.encode(images).mean)
+    latents = before.encode(images).mean
+    assert not torch.equal(before.decode(latents), after.decode(latents))
+
+    run = diffusion_run(data, tmp_path / "first", autoencoder)
+    go(run)
+    again = prepare_diffusion(
+        override(tiny_diffusion(), ["steps=2"]),
+        tiny(),
+        data,
+        Plan(tmp_path / "again", device="cpu"),
+        autoencoder=tmp_path / "decoder" / "model.safetensors",
+        init_from=tmp_path / "first" / "model.safetensors",
+        watch=silent,
+    )
+    go(again)
+    whole = native.load(tmp_path / "again" / "model.safetensors")
+    assert torch.equal(whole.autoencoder.decode(latents), after.decode(latents))
+
+
+def test_an_autoencoder_of_other_latents_is_refused(data: DataSet, tmp_path: Path, autoencoder: Path) -> None:
+    go(diffusion_run(data, tmp_path / "first", autoencoder, "steps=1"))
+    preset = tiny()
+    assert preset.autoencoder is not None
+    wider = dataclasses.replace(
+        preset, autoencoder=dataclasses.replace(preset.autoencoder, latent_channels=8)
+    )
+    config = override(tiny_autoencoder(), ["steps=1"])
+    go(prepare_autoencoder(config, wider, data, Plan(tmp_path / "wider", device="cpu")))
+    with pytest.raises(InputError, match="makes 8 channels at factor 4"):
+        prepare_diffusion(
+            tiny_diffusion(),
+            preset,
+            data,
+            Plan(tmp_path / "second", device="cpu"),
+            autoencoder=tmp_path / "wider" / "model.safetensors",
+            init_from=tmp_path / "first" / "model.safetensors",
+            watch=silent,
+        )
 
 
 def test_only_one_run_writes_to_a_folder(data: DataSet, tmp_path: Path) -> None:

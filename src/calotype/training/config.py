@@ -74,12 +74,23 @@ class AutoencoderTraining(TrainConfig):
     without it the colours of areas are learnt late, as edges make most of the error.  Errors are in
     the picture's [-1, 1] range; the KL term is Kingma & Welling's (arXiv 1312.6114) in nats per
     latent element, so its weight does not depend on the picture's size.
+
+    `latent_noise` is the largest deviation of noise put on the latents before they are decoded (each
+    picture's is drawn up to it), so that the decoder forgives a diffusion model's small errors.  With
+    `train_encoder=false` only the decoder learns: the latents, and what was trained on them, stay valid.
     """
 
     l1_weight: float = 1.0
     l2_weight: float = 1.0
     coarse_weight: float = 2.0
     kl_weight: float = 1e-4
+    latent_noise: float = 0.0
+    train_encoder: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.latent_noise >= 0:
+            raise InputError(f"Training option latent_noise is {self.latent_noise}; give 0 or more.")
 
 
 @dataclass(frozen=True)

@@ -100,15 +100,23 @@ class AutoencoderObjective(Objective):
         assert isinstance(model.autoencoder, Autoencoder)
         self.config = config
         self.autoencoder = model.autoencoder
+        for part in (self.autoencoder.encoder, self.autoencoder.quant_conv):
+            part.requires_grad_(config.train_encoder)
         self._model = [model]  # in a list: its other networks must not become sub-modules
         self._pictures, self._held_out = pictures, held_out
 
-    def forward(self, images: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """images (B 3 H W) in [-1, 1], noise of the latents' shape -> scalars; psnr is the pooled error's."""
+    def forward(self, images: Tensor, noise: Tensor, blur: Tensor | None = None) -> dict[str, Tensor]:
+        """images (B 3 H W) in [-1, 1]; noise, and what is put on the latents beside it, of their shape.
+
+        Gives scalars; psnr is the pooled error's.
+        """
         config = self.config
         assert isinstance(config, AutoencoderTraining)
         posterior = self.autoencoder.encode(images)
-        error = self.autoencoder.decode(posterior.sample(noise)).float() - images.float()
+        latents = posterior.sample(noise)
+        if blur is not None:
+            latents = latents + blur
+        error = self.autoencoder.decode(latents).float() - images.float()
         l1, l2 = error.abs().mean(), error.square().mean()
         kl = posterior.kl().float().mean() / noise[0].numel()
         # (B 3 H W) -> (B 3 h w)
@@ -120,8 +128,18 @@ class AutoencoderObjective(Objective):
         return {"loss": loss} | {name: value.detach() for name, value in parts.items()}
 
     def batch(self, indices: Tensor, step: int, share: slice) -> dict[str, Tensor]:
+        config = self.config
+        assert isinstance(config, AutoencoderTraining)
         pictures = self._pictures[indices[share]]
-        return self._arguments(pictures, len(indices), step, share)
+        arguments = self._arguments(pictures, len(indices), step, share)
+        if config.latent_noise:
+            random = step_generator(config.seed, step, "latent noise")
+            shape = (len(indices), *arguments["noise"].shape[1:])
+            amount = config.latent_noise * torch.rand(len(indices), 1, 1, 1, generator=random)
+            arguments["blur"] = (amount * torch.randn(shape, generator=random))[share].to(
+                arguments["noise"].device
+            )
+        return arguments
 
     def _arguments(self, pictures: Tensor, count: int, step: int, share: slice) -> dict[str, Tensor]:
         factor, channels = self.autoencoder.config.factor, self.autoencoder.config.latent_channels
@@ -152,9 +170,15 @@ class AutoencoderObjective(Objective):
         """Fold the latents' statistics over training pictures into a copy of the weights, and write it.
 
         The written autoencoder's latents have mean 0 and standard deviation 1 in each channel, which
-        is what the diffusion model wants of its data.
+        is what the diffusion model wants of its data.  Where the encoder did not train, nothing is folded.
         """
         written = copy.deepcopy(self.autoencoder).eval()
+        assert isinstance(self.config, AutoencoderTraining)
+        if self.config.train_encoder:
+            self._fold(written)
+        native.save(path, self._model[0].replace(autoencoder=written), recipe=recipe, parts=("autoencoder",))
+
+    def _fold(self, written: Autoencoder) -> None:
         stride = max(1, len(self._pictures) // 2048)
         device = next(self.parameters()).device
         latents = torch.cat(
@@ -165,7 +189,6 @@ class AutoencoderObjective(Objective):
         )
         mean, std = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))  # (N C h w) -> (C)
         written.fold_statistics(mean, std)
-        native.save(path, self._model[0].replace(autoencoder=written), recipe=recipe, parts=("autoencoder",))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from calotype.conditioning.tokenizer import Tokenizer
 from calotype.data.folder import PictureFolder, Record
 from calotype.errors import InputError
 from calotype.models.config import ModelConfig
-from calotype.models.latent_diffusion import build
+from calotype.models.latent_diffusion import LatentDiffusion, build
 from calotype.networks.autoencoder import Autoencoder
 from calotype.training.config import AutoencoderTraining, DiffusionTraining, TrainConfig
 from calotype.training.fit import Plan, Run
@@ -143,12 +143,15 @@ def prepare_diffusion(
 ) -> Run:
     """A run that trains a model's denoiser and text encoder on top of a finished autoencoder.
 
-    `init_from` is a whole model to go on from; else `autoencoder` names the checkpoint that holds one
-    (not for models of pixels), and the tokenizer is learnt from the training captions.
+    `autoencoder` names the checkpoint that holds one (not for models of pixels).  `init_from` is a whole
+    model to go on from, with its own autoencoder unless another of the same latents is named; without it
+    the tokenizer is learnt from the training captions.
     """
     texts = [record.captions for record in data.records]
     if init_from is not None:
         model = native.load(init_from)
+        if autoencoder is not None:
+            model = _with_autoencoder(model, native.load_autoencoder(autoencoder), autoencoder)
     else:
         trained = None
         if model_config.autoencoder is not None:
@@ -185,6 +188,16 @@ def prepare_diffusion(
     held_out = examples(data.held_out, data.held_out_records, "validation")
     objective = DiffusionObjective(config, model, training, held_out)
     return _run(objective, config, data, plan, model.config)
+
+
+def _with_autoencoder(model: LatentDiffusion, autoencoder: Autoencoder, path: Path) -> LatentDiffusion:
+    own, other = model.config.autoencoder, autoencoder.config
+    if own is None or (own.latent_channels, own.factor) != (other.latent_channels, other.factor):
+        raise InputError(
+            f"The autoencoder in {path} makes {other.latent_channels} channels at factor {other.factor}, "
+            f"which the model {model.config.name} was not trained on; give the one it began with."
+        )
+    return model.replace(config=dataclasses.replace(model.config, autoencoder=other), autoencoder=autoencoder)
 
 
 def _tokenizer(config: ModelConfig, texts: Sequence[Sequence[str]]) -> Tokenizer | None:
