@@ -37,6 +37,8 @@ def diffusers_unet(config: UNetConfig) -> UNet2DConditionModel:
         attention_head_dim=config.heads,  # diffusers' old name for the number of heads
         cross_attention_dim=config.context_width,
         norm_num_groups=config.norm_groups,
+        class_embed_type=None if config.vector_width is None else "projection",
+        projection_class_embeddings_input_dim=config.vector_width,
     )
 
 
@@ -51,7 +53,7 @@ def matmul_rate(seconds: float = 2.0) -> float:
 
 
 def trainer(
-    network: nn.Module, call: Callable[[Tensor, Tensor, Tensor], Tensor], batch: int
+    network: nn.Module, call: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor], batch: int
 ) -> Callable[[], None]:
     """One optimiser step on fixed random data."""
     config = icons()
@@ -61,10 +63,12 @@ def trainer(
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
     x = torch.randn(batch, config.unet.in_channels, side, side).to(memory_format=torch.channels_last)
     label, context = torch.rand(batch) * 1000, torch.randn(batch, config.text[0].clip.context_length, width)
+    pooled = config.unet.vector_width
+    vector = None if pooled is None else torch.randn(batch, pooled)
 
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16):
-            loss = (call(x, label, context).float() - x).square().mean()
+            loss = (call(x, label, context, vector).float() - x).square().mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -87,8 +91,10 @@ def main() -> None:
     count = [sum(p.numel() for p in network.parameters()) for network in (ours, theirs)]
     assert count[0] == count[1], f"not the same network: {count}"
     steps = {
-        "calotype": trainer(ours, lambda x, label, context: ours(x, label, context), given.batch),
-        "diffusers": trainer(theirs, lambda x, label, context: theirs(x, label, context).sample, given.batch),
+        "calotype": trainer(ours, lambda x, t, text, pooled: ours(x, t, text, vector=pooled), given.batch),
+        "diffusers": trainer(
+            theirs, lambda x, t, text, pooled: theirs(x, t, text, class_labels=pooled).sample, given.batch
+        ),
     }
     with FlopCounterMode(display=False) as counter:
         steps["calotype"]()
