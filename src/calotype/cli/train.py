@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from calotype.models.config import ModelConfig
     from calotype.training.fit import Plan, Run
     from calotype.training.sessions import DataSet
@@ -111,6 +113,9 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Which split to measure on.")] = "test",
     count: Annotated[int, typer.Option(min=1, help="At most so many pictures.")] = 1000,
     out: Annotated[Path | None, typer.Option(help="Write the figures here as JSON.")] = None,
+    content: Annotated[
+        bool, typer.Option("--content", help="Also draw pictures and measure what they show.")
+    ] = False,
     strict: Strict = False,
 ) -> None:
     """Measure a model on pictures it was not trained on."""
@@ -119,8 +124,17 @@ def evaluate(
     from calotype.checkpoints.shelf import find
     from calotype.evaluation import evaluate as measure
 
-    found = measure(find(model), folder, split=split, count=count, strict=strict, out=out)
+    path = find(model)
+    draw = _drawing(path) if content else None
+    found = measure(path, folder, split=split, count=count, strict=strict, out=out, draw=draw)
     print(json.dumps(found, indent=1))
+
+
+def _drawing(path: Path) -> Callable[[Sequence[str], int], list[Image]]:
+    from calotype.tasks.studio import load
+
+    studio = load(str(path))
+    return lambda prompts, seed: studio.generate(list(prompts), seed=seed)
 
 
 def _recipe(name: str | None, model: str, recipes: dict[str, Callable[[], C]], plain: Callable[[], C]) -> C:

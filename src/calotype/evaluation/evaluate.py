@@ -13,6 +13,7 @@ from calotype import __version__
 from calotype.checkpoints import native
 from calotype.data.folder import PictureFolder
 from calotype.errors import InputError, OutputError
+from calotype.evaluation.content import Draw, content
 from calotype.evaluation.denoising import denoising_loss
 from calotype.evaluation.reconstruction import reconstruction
 from calotype.networks.autoencoder import Autoencoder
@@ -26,11 +27,14 @@ def evaluate(
     count: int = 1000,
     strict: bool = False,
     out: str | Path | None = None,
+    draw: Draw | None = None,
 ) -> dict[str, Any]:
     """Measure a Calotype checkpoint on at most `count` pictures of a folder's `split`.
 
     Gives "protocol" (what was measured on what), "reconstruction" (PSNR in dB of the autoencoder, where
     there is one) and "denoising" (the loss at low, middle and high noise, where there is a denoiser).
+    With `draw`, a function (prompts, seed) -> pictures that uses the same model, also "content": what its
+    pictures show (see `evaluation.content`), against the folder's training split.
     `out` writes the same as JSON.  Raises InputError, DataError, CheckpointError or OutputError.
     """
     if count < 1:
@@ -56,16 +60,23 @@ def evaluate(
     }
     if info.parameters.get("denoiser"):
         whole = native.load(model)
-        captions = [record.captions[0] if record.captions else "" for record in folder.records]
-        found["denoising"] = denoising_loss(whole, pictures, captions)
+        found["denoising"] = denoising_loss(whole, pictures, captions_of(folder))
         autoencoder = whole.autoencoder
     else:
         autoencoder = native.load_autoencoder(model)
     if isinstance(autoencoder, Autoencoder):
         found["reconstruction"] = reconstruction(autoencoder, pictures)
+    if draw is not None:
+        training = PictureFolder(folder.path, size, "train")
+        found["content"] = content(draw, training, pictures, captions_of(folder))
     if out is not None:
         _write(Path(out), found)
     return found
+
+
+def captions_of(folder: PictureFolder) -> list[str]:
+    """The plainest caption of every record; the empty one where it has none."""
+    return [record.captions[0] if record.captions else "" for record in folder.records]
 
 
 def _write(path: Path, found: dict[str, Any]) -> None:

@@ -1,0 +1,126 @@
+"""What a text-to-image model draws when it is told: concept recall, colour, kernel distance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from torch import Tensor
+
+from calotype.data.folder import PictureFolder, Record
+from calotype.errors import DataError, InputError
+from calotype.evaluation.colour import dominant, unseen_pairs
+from calotype.evaluation.concepts import (
+    NEIGHBOURS,
+    STYLES,
+    Concepts,
+    chinese_name,
+    chosen_concepts,
+    hits,
+    left_out_style,
+    share,
+)
+from calotype.evaluation.features import Features
+from calotype.evaluation.kid import kid
+
+Draw = Callable[[Sequence[str], int], Sequence[PIL.Image.Image]]
+"""Pictures of prompts, one each, by the model's default settings; picture i from seed + i."""
+
+FEWEST = 10
+"""Fewer concepts, or colour pairs, than this give no figure."""
+
+
+def content(draw: Draw, training: PictureFolder, held_out: Tensor, captions: Sequence[str]) -> dict[str, Any]:
+    """Figures on what `draw` makes, against a data set whose records tell concept and style.
+
+    recall          the share of concepts found again (see `concepts`), asked for by their names; beside it
+                    "ceiling", the same of real pictures in the style that was then left out of the
+                    references, and "chinese", asked for by their Chinese names where there are any
+    colour          the share of unseen pairs of colour and icon whose picture has the colour (see `colour`)
+    effnet_lite0_kid  KID of pictures drawn from held-out captions against the held-out pictures uint8
+                    (N 3 H W); beside it that of one half of the held-out pictures against the other
+
+    Raises DataError where the data set does not tell, InputError without the network for the features.
+    """
+    features = Features()
+    concepts = chosen_concepts(training.records)
+    if len(concepts.names) < FEWEST:
+        raise DataError(
+            f"{training.path} names only {len(concepts.names)} concepts drawn in {STYLES} styles or more; "
+            f"figures on content need records with `concept` and `style`, and at least {FEWEST} of them."
+        )
+    references = PictureFolderPart(training, concepts.records).load()
+    known = features(references)
+    owners = [str(record.meta["concept"]) for record in concepts.records]
+
+    def recall(asked: Sequence[str], prompts: Sequence[str]) -> dict[str, Any]:
+        found = hits(features(stack(draw(prompts, 0))), asked, known, owners)
+        return share(found) | {"missed": [name for name, hit in zip(asked, found, strict=True) if not hit]}
+
+    report: dict[str, Any] = {
+        "protocol": {"features": "EffNet-Lite0", "neighbours": NEIGHBOURS, "seed": 0},
+        "recall": recall(concepts.names, concepts.names),
+        "ceiling": _ceiling(concepts.records, known, owners),
+    }
+    chinese = {
+        str(record.meta["concept"]): name
+        for record in reversed(concepts.records)
+        if record.meta.get("kind") == "emoji" and (name := chinese_name(record)) is not None
+    }
+    if len(chinese) >= FEWEST:
+        report["recall_chinese"] = recall(list(chinese), list(chinese.values()))
+    pairs = unseen_pairs(training.records)
+    if len(pairs) >= FEWEST:
+        prompts = [f"{_article(colour)} {colour} {name} icon" for colour, name in pairs]
+        seen = dominant(stack(draw(prompts, 0)))
+        right = [found == colour for found, (colour, _) in zip(seen, pairs, strict=True)]
+        wrong = [
+            f"{colour} {name}: {found or 'nothing'}"
+            for found, (colour, name) in zip(seen, pairs, strict=True)
+            if found != colour
+        ]
+        report["colour"] = share(right) | {"missed": wrong}
+    real, drawn = features(held_out), features(stack(draw(captions, 0)))
+    report["effnet_lite0_kid"] = kid(drawn, real)
+    report["effnet_lite0_kid_real"] = kid(real[::2], real[1::2])
+    return report
+
+
+class PictureFolderPart:
+    """Some of a folder's records as pictures."""
+
+    def __init__(self, folder: PictureFolder, records: Sequence[Record]) -> None:
+        self._folder, self._wanted = folder, list(records)
+
+    def load(self) -> Tensor:
+        """uint8 (N 3 H W), row for row; DataError where one cannot be read."""
+        places = {record.path: index for index, record in enumerate(self._folder.records)}
+        return torch.stack([self._folder.image(places[record.path]) for record in self._wanted])
+
+
+def stack(pictures: Sequence[PIL.Image.Image]) -> Tensor:
+    """RGB pictures of one size as uint8 (N 3 H W)."""
+    if not pictures:
+        raise InputError("There are no pictures to measure.")
+    arrays = [np.asarray(picture.convert("RGB")) for picture in pictures]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()  # (N H W 3) -> (N 3 H W)
+
+
+def _ceiling(records: Sequence[Record], known: Tensor, owners: Sequence[str]) -> dict[str, Any]:
+    """The measure on real pictures: one style asks, all other styles are the references."""
+    style = left_out_style(Concepts(tuple(dict.fromkeys(owners)), tuple(records)))
+    asking: dict[str, int] = {}
+    for index, record in enumerate(records):
+        if record.meta["style"] == style:
+            asking.setdefault(owners[index], index)
+    rest = [index for index, record in enumerate(records) if record.meta["style"] != style]
+    rows = list(asking.values())
+    found = hits(known[rows], list(asking), known[rest], [owners[index] for index in rest])
+    return share(found) | {"style": style}
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
