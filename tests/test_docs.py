@@ -19,7 +19,7 @@ def blocks(page: str) -> list[str]:
 
 def test_every_formula_holds() -> None:
     code = "\n".join(blocks(PAGES[0]))
-    assert code.count("assert ") >= 20
+    assert code.count("assert ") >= 15
     torch.manual_seed(0)
     exec(compile(code, PAGES[0], "exec"), {"__name__": "how_it_works"})
 

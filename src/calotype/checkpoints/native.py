@@ -1,8 +1,9 @@
 """Calotype's own checkpoint: one safetensors file that holds everything needed to use the model.
 
 Tensors are named PART.KEY with the parts autoencoder, text_encoder, denoiser (any of them may be absent).
-Metadata, all texts: `format` = calotype, `config` (ModelConfig as JSON), `tokenizer` (JSON: vocab, merges,
-context_length), `recipe` (JSON: how it was made), `weights_sha256`, `calotype_version`.
+Metadata, all texts: `format` = calotype, `config` (ModelConfig as JSON), `tokenizer` (JSON: merges,
+context_length, and the vocab where CLIP's layout does not tell it), `recipe` (JSON: how it was made),
+`weights_sha256`, `calotype_version`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from calotype import __version__
-from calotype.conditioning.tokenizer import Tokenizer
+from calotype.conditioning.tokenizer import Tokenizer, clip_vocabulary
 from calotype.errors import CheckpointError, InputError, OutputError
 from calotype.models.config import ModelConfig
 from calotype.models.latent_diffusion import LatentDiffusion, build, unfilled
@@ -82,14 +83,10 @@ def save(
     }
     tokenizer = model.text_encoder.tokenizer
     if tokenizer is not None:
-        metadata["tokenizer"] = json.dumps(
-            {
-                "vocab": tokenizer.vocab,
-                "merges": tokenizer.merges,
-                "context_length": tokenizer.context_length,
-            },
-            ensure_ascii=False,
-        )
+        told: dict[str, Any] = {"merges": tokenizer.merges, "context_length": tokenizer.context_length}
+        if tokenizer.vocab != clip_vocabulary(tokenizer.merges):  # else the merges tell it
+            told["vocab"] = tokenizer.vocab
+        metadata["tokenizer"] = json.dumps(told, ensure_ascii=False)
     partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         save_file(tensors, partial, metadata)
@@ -154,7 +151,9 @@ class _File:
             return None
         try:
             stored = json.loads(self.text("tokenizer"))
-            return Tokenizer.from_vocab(stored["vocab"], stored["merges"], stored["context_length"])
+            merges = stored["merges"]
+            vocab = stored["vocab"] if "vocab" in stored else clip_vocabulary(merges)
+            return Tokenizer.from_vocab(vocab, merges, stored["context_length"])
         except (ValueError, KeyError, TypeError):
             raise CheckpointError(
                 f"{self.path} holds a damaged tokenizer; make or fetch the file again."

@@ -35,6 +35,18 @@ def byte_letters() -> list[str]:
     return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(len(others))]
 
 
+def clip_vocabulary(merges: Sequence[str]) -> dict[str, int]:
+    """The vocabulary that belongs to merges in CLIP's layout: the byte letters, the same ending a word, one
+    entry per merge, START, END.
+    """
+    letters = byte_letters()
+    tokens = [*letters, *(letter + WORD_END for letter in letters)]
+    tokens += [merge.replace(" ", "") for merge in merges]
+    tokens += [START, END]
+    # Two pairs can merge into one string ("a b" + "c", "a" + "b c"): the entry is then shared.
+    return {token: number for number, token in enumerate(dict.fromkeys(tokens))}
+
+
 def _pipeline(model: models.BPE) -> FastTokenizer:
     fast = FastTokenizer(model)
     fast.normalizer = normalizers.Sequence(
@@ -138,12 +150,7 @@ class Tokenizer:
         fast.train_from_iterator(texts, trainer)
         learned = json.loads(fast.to_str())["model"]["merges"]
         merges = [" ".join(pair) for pair in learned[:room]]
-        tokens = [*letters, *(letter + WORD_END for letter in letters)]
-        tokens += [merge.replace(" ", "") for merge in merges]
-        tokens += [START, END]
-        # Two pairs can merge into one string ("a b" + "c", "a" + "b c"): the entry is then shared.
-        unique = list(dict.fromkeys(tokens))
-        return cls({token: number for number, token in enumerate(unique)}, merges, context_length)
+        return cls(clip_vocabulary(merges), merges, context_length)
 
     def __len__(self) -> int:
         return len(self.vocab)
