@@ -44,7 +44,7 @@ MUTATIONS = {
         "diffusion/samplers.py",
         "up = min(t, eta * t * math.sqrt(max(0.0, 1 - (t / s) ** 2)))",
         "up = min(t, eta * t * math.sqrt(max(0.0, 1 - t / s)))",
-        "diffusion/test_convergence.py",
+        "diffusion/test_samplers.py",
     ),
     "heun: the slope at the end forgotten": (
         "diffusion/samplers.py",
