@@ -10,6 +10,7 @@ import PIL.Image
 import torch
 from torch import Tensor
 
+from calotype.data.captions import with_article
 from calotype.data.folder import PictureFolder, Record
 from calotype.errors import DataError, InputError
 from calotype.evaluation.colour import dominant, unseen_pairs
@@ -38,7 +39,7 @@ def content(draw: Draw, training: PictureFolder, held_out: Tensor, captions: Seq
 
     recall          the share of concepts found again (see `concepts`), asked for by their names; beside it
                     "ceiling", the same of real pictures in the style that was then left out of the
-                    references, and "chinese", asked for by their Chinese names where there are any
+                    references, and "recall_chinese", asked for by Chinese names where there are any
     colour          the share of unseen pairs of colour and icon whose picture has the colour (see `colour`)
     effnet_lite0_kid  KID of pictures drawn from held-out captions against the held-out pictures uint8
                     (N 3 H W); beside it that of one half of the held-out pictures against the other
@@ -52,8 +53,7 @@ def content(draw: Draw, training: PictureFolder, held_out: Tensor, captions: Seq
             f"{training.path} names only {len(concepts.names)} concepts drawn in {STYLES} styles or more; "
             f"figures on content need records with `concept` and `style`, and at least {FEWEST} of them."
         )
-    references = PictureFolderPart(training, concepts.records).load()
-    known = features(references)
+    known = features(_pictures_of(training, concepts.records))
     owners = [str(record.meta["concept"]) for record in concepts.records]
 
     def recall(asked: Sequence[str], prompts: Sequence[str]) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def content(draw: Draw, training: PictureFolder, held_out: Tensor, captions: Seq
         report["recall_chinese"] = recall(list(chinese), list(chinese.values()))
     pairs = unseen_pairs(training.records)
     if len(pairs) >= FEWEST:
-        prompts = [f"{_article(colour)} {colour} {name} icon" for colour, name in pairs]
+        prompts = [f"{with_article(colour)} {name} icon" for colour, name in pairs]
         seen = dominant(stack(draw(prompts, 0)))
         right = [found == colour for found, (colour, _) in zip(seen, pairs, strict=True)]
         wrong = [
@@ -89,16 +89,10 @@ def content(draw: Draw, training: PictureFolder, held_out: Tensor, captions: Seq
     return report
 
 
-class PictureFolderPart:
-    """Some of a folder's records as pictures."""
-
-    def __init__(self, folder: PictureFolder, records: Sequence[Record]) -> None:
-        self._folder, self._wanted = folder, list(records)
-
-    def load(self) -> Tensor:
-        """uint8 (N 3 H W), row for row; DataError where one cannot be read."""
-        places = {record.path: index for index, record in enumerate(self._folder.records)}
-        return torch.stack([self._folder.image(places[record.path]) for record in self._wanted])
+def _pictures_of(folder: PictureFolder, records: Sequence[Record]) -> Tensor:
+    """Some of a folder's records as uint8 (N 3 H W), row for row; DataError where one cannot be read."""
+    places = {record.path: index for index, record in enumerate(folder.records)}
+    return torch.stack([folder.image(places[record.path]) for record in records])
 
 
 def stack(pictures: Sequence[PIL.Image.Image]) -> Tensor:
@@ -120,7 +114,3 @@ def _ceiling(records: Sequence[Record], known: Tensor, owners: Sequence[str]) ->
     rows = list(asking.values())
     found = hits(known[rows], list(asking), known[rest], [owners[index] for index in rest])
     return share(found) | {"style": style}
-
-
-def _article(word: str) -> str:
-    return "an" if word[0] in "aeiou" else "a"

@@ -43,9 +43,5 @@ def denoising_loss(model: LatentDiffusion, pictures: Tensor, captions: Sequence[
 
 
 def _loss(model: LatentDiffusion, x0: Tensor, noise: Tensor, sigma: Tensor, known: Conditioning) -> float:
-    def network(x: Tensor, label: Tensor) -> Tensor:
-        raw: Tensor = model.denoiser.network(x, label, known.tokens, vector=known.vector)
-        return raw
-
-    losses = diffusion_loss(network, model.denoiser.parameterization, x0, noise, sigma)
+    losses = diffusion_loss(model.denoiser.raw(known), model.denoiser.parameterization, x0, noise, sigma)
     return float(losses.sum())

@@ -15,7 +15,6 @@ from torch import Tensor
 from calotype.errors import InputError
 
 SIDE = 224
-WIDTH = 1280
 
 
 class Features:

@@ -47,7 +47,10 @@ class NetworkDenoiser(nn.Module):
     def with_condition(self, condition: Conditioning) -> Denoiser:
         """The denoiser a sampler sees."""
         dtype = next(self.network.parameters()).dtype
-        known = condition.to(dtype=dtype)
+        return as_denoiser(self.raw(condition.to(dtype=dtype)), self.parameterization, dtype)
+
+    def raw(self, known: Conditioning) -> Callable[[Tensor, Tensor], Tensor]:
+        """The network itself under its condition: (input (B C H W), noise_label (B)) -> (B C H W)."""
 
         def network(x: Tensor, label: Tensor) -> Tensor:
             if known.channels is not None:
@@ -62,7 +65,7 @@ class NetworkDenoiser(nn.Module):
             )
             return raw
 
-        return as_denoiser(network, self.parameterization, dtype)
+        return network
 
 
 @dataclass(frozen=True)
