@@ -112,6 +112,19 @@ def test_uniform_levels_are_whole_steps_evenly() -> None:
     assert flow.tolist() == pytest.approx([1 / 999, SIGMA_LIMIT])
 
 
+def test_shifted_uniform_levels_keep_to_the_schedule() -> None:
+    drawn = uniform(1, 0, 10_000)
+    plain, shifted = uniform_sigmas(SCHEDULE, drawn).double(), uniform_sigmas(SCHEDULE, drawn, 5.0).double()
+    inside = 5 * plain <= SCHEDULE.sigma_max
+    assert torch.allclose(shifted[inside], 5 * plain[inside], rtol=1e-6)
+    assert (shifted[~inside] == torch.tensor(SCHEDULE.sigma_max, dtype=torch.float32)).all()
+    assert float(inside.double().mean()) == pytest.approx(
+        float(SCHEDULE.step_at(torch.tensor(SCHEDULE.sigma_max / 5, dtype=torch.float64))) / 999, abs=0.02
+    )
+    below = uniform_sigmas(SCHEDULE, drawn, 0.2)
+    assert float(below.min()) == pytest.approx(SCHEDULE.sigma_min)
+
+
 @pytest.mark.parametrize(
     "kind", [Clean(SCHEDULE), Velocity(SCHEDULE), Flow(), Edm()], ids=lambda kind: kind.name
 )

@@ -49,6 +49,7 @@ def test_overrides_take_the_type_of_their_field() -> None:
         ("decay=cubic", "constant, linear, cosine"),
         ("train_text_encoder=maybe", "true or false"),
         ("caption_dropout=1.5", "from 0 to 1"),
+        ("noise_shift=0", "above 0"),
         ("balance.emoji=-1", "0 or more"),
         ("ema_length=0.5", "ema_length"),
         ("cooldown=2", "cooldown"),

@@ -45,10 +45,13 @@ def logit_normal(mean: float = 0.0, std: float = 1.0) -> Weighting:
     return weight
 
 
-def uniform_sigmas(schedule: Schedule, uniforms: Tensor) -> Tensor:
-    """Noise levels of uniformly drawn whole steps: uniforms (B) in (0, 1) to sigmas (B) in float32."""
+def uniform_sigmas(schedule: Schedule, uniforms: Tensor, shift: float = 1.0) -> Tensor:
+    """Noise levels of uniformly drawn whole steps, times `shift` as far as the schedule goes:
+    uniforms (B) in (0, 1) to sigmas (B) in float32 (simple diffusion, arXiv 2301.11093, section 2.1).
+    """
     count = schedule.last - schedule.first + 1
-    return schedule.sigma_at(schedule.first + (uniforms.double() * count).floor()).float()
+    sigmas = schedule.sigma_at(schedule.first + (uniforms.double() * count).floor()) * shift
+    return sigmas.clamp(schedule.sigma_min, schedule.sigma_max).float()
 
 
 def log_normal_sigmas(normals: Tensor, mean: float, std: float, shift: float = 1.0) -> Tensor:

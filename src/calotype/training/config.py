@@ -95,12 +95,17 @@ class AutoencoderTraining(TrainConfig):
 
 @dataclass(frozen=True)
 class DiffusionTraining(TrainConfig):
-    """`caption_dropout` is the share of pictures trained with an empty prompt (arXiv 2207.12598)."""
+    """`caption_dropout` is the share of pictures trained with an empty prompt (arXiv 2207.12598).
+
+    `noise_shift` multiplies the noise levels that `noise_levels` draws.  What the words decide, they decide
+    where little of the picture is seen, and the larger the latents, the higher that lies (arXiv 2301.11093).
+    """
 
     caption_dropout: float = 0.1
     weighting: Literal["uniform", "min_snr"] = "min_snr"
     gamma: float = 5.0
     noise_levels: Literal["uniform", "logit_normal", "log_normal"] = "uniform"
+    noise_shift: float = 1.0
     train_text_encoder: bool = True
     sample_prompts: tuple[str, ...] = ()
 
@@ -110,6 +115,8 @@ class DiffusionTraining(TrainConfig):
             raise InputError(
                 f"Training option caption_dropout is {self.caption_dropout}; give a share from 0 to 1."
             )
+        if not self.noise_shift > 0:
+            raise InputError(f"Training option noise_shift is {self.noise_shift}; give a value above 0.")
 
 
 def icons_autoencoder() -> AutoencoderTraining:

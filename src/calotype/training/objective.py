@@ -261,10 +261,11 @@ class DiffusionObjective(Objective):
         normals = torch.randn(count, generator=random)
         if config.noise_levels == "uniform":
             # one level from each of `count` equal parts of the ladder: the same law, less variance
-            sigma = uniform_sigmas(self.denoiser.schedule, (torch.arange(count) + uniforms[0]) / count)
+            spaced = (torch.arange(count) + uniforms[0]) / count
+            sigma = uniform_sigmas(self.denoiser.schedule, spaced, config.noise_shift)
         else:
             mean, std = LOG_SIGMA[config.noise_levels]
-            sigma = log_normal_sigmas(normals, mean, std)
+            sigma = log_normal_sigmas(normals, mean, std, config.noise_shift)
         rows = examples.captions.choose(indices, uniforms[1], uniforms[2] < config.caption_dropout)[share]
         x0 = examples.latents.draw(indices[share], spread)
         device = next(self.denoiser.network.parameters()).device
