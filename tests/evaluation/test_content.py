@@ -13,11 +13,21 @@ import torch
 
 from calotype.data.folder import PictureFolder, Record
 from calotype.errors import DataError
+from calotype.evaluation import concepts
 from calotype.evaluation.colour import ASKED, TABLE, dominant, lab, unseen_pairs
-from calotype.evaluation.concepts import chinese_name, chosen_concepts, hits, left_out_style, share
+from calotype.evaluation.concepts import (
+    chinese_name,
+    chosen_concepts,
+    hits,
+    left_out_style,
+    other_wordings,
+    share,
+)
 from calotype.evaluation.content import content, stack
 from calotype.evaluation.features import Features
 from calotype.evaluation.kid import kid, mmd
+
+LISTED = json.loads((Path(concepts.__file__).parent / "wordings.json").read_text(encoding="utf-8"))
 
 
 def record(name: str, **meta: object) -> Record:
@@ -45,6 +55,19 @@ def test_a_hit_is_one_of_five_nearest() -> None:
     assert hits(query, ["e"], references, owners) == [True]
     assert hits(query, ["f"], references, owners) == [False]
     assert hits(100 * query, ["e"], references, owners) == [True]  # lengths do not matter
+
+
+def test_other_wordings_are_a_hundred_and_in_no_caption() -> None:
+    assert len(LISTED) == 100
+    assert len(set(LISTED.values())) == 100
+    assert not any(name == text for name, text in LISTED.items())
+    records = [
+        Record(Path(f"{name}-{style}.png"), captions, meta={"concept": name, "style": str(style)})
+        for style in range(4)
+        for name, captions in (("owl", ("owl", "Owls")), ("violin", ("violin",)), ("yarn", ("yarn",)))
+    ]
+    # "owls" is listed, but a caption here; "yarn" has no other wording
+    assert other_wordings(chosen_concepts(records)) == {"violin": LISTED["violin"]}
 
 
 def test_wilson_interval() -> None:

@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from calotype import __version__
+from calotype.conditioning.text import TextEncoder
 from calotype.conditioning.tokenizer import Tokenizer, clip_vocabulary
 from calotype.errors import CheckpointError, InputError, OutputError
 from calotype.models.config import ModelConfig
@@ -259,3 +260,17 @@ def load_autoencoder(
         autoencoder = Autoencoder(config.autoencoder)
     file.fill("autoencoder", autoencoder, device, dtype)
     return autoencoder.eval()
+
+
+def load_text_encoder(
+    path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> TextEncoder:
+    """Only the text encoder, of a whole model or of a file that holds nothing else; errors as `load`'s."""
+    file = _File(path)
+    config = file.config()
+    if not config.text or not any(name.startswith("text_encoder.") for name in file.shapes):
+        raise CheckpointError(f"{file.path} has no text encoder; name one made by `calotype train text`.")
+    with unfilled():
+        encoder = TextEncoder(config.text, file.tokenizer(config))
+    file.fill("text_encoder", encoder, device, dtype)
+    return encoder.eval()

@@ -69,12 +69,44 @@ def autoencoder(
     _complete(prepare_autoencoder(config, preset, data, plan, init_from=init_from), data, plan)
 
 
+@train_app.command("text")
+def text(
+    folder: Folder,
+    out: Out = Path("runs/text"),
+    model: Preset = "icons",
+    autoencoder: Annotated[Path | None, typer.Option(help="Checkpoint that holds the autoencoder.")] = None,
+    recipe: Recipe = None,
+    settings: Settings = None,
+    resume: Resume = False,
+    minutes: Minutes = math.inf,
+    threads: Threads = None,
+    inexact: Inexact = False,
+    strict: Strict = False,
+    device: Device = None,
+) -> None:
+    """Teach the text encoder what its captions look like, before the diffusion model."""
+    from calotype.training.config import TEXT_RECIPES, TextTraining, override
+    from calotype.training.fit import Plan
+    from calotype.training.sessions import picture_size, prepare_text
+
+    config = override(_recipe(recipe, model, TEXT_RECIPES, TextTraining), settings or ())
+    preset = _preset(model)
+    plan = Plan(out, resume, minutes, device, threads, inexact)
+    with _watching() as watch:
+        data = _read(folder, picture_size(config, preset), strict, watch)
+        run = prepare_text(config, preset, data, plan, autoencoder=autoencoder, watch=watch)
+    _complete(run, data, plan)
+
+
 @train_app.command("diffusion")
 def diffusion(
     folder: Folder,
     out: Out = Path("runs/diffusion"),
     model: Preset = "icons",
     autoencoder: Annotated[Path | None, typer.Option(help="Checkpoint that holds the autoencoder.")] = None,
+    text_encoder: Annotated[
+        Path | None, typer.Option(help="Checkpoint that holds a text encoder trained by `train text`.")
+    ] = None,
     pixels: Annotated[bool, typer.Option("--pixels", help="Denoise pixels, without an autoencoder.")] = False,
     recipe: Recipe = None,
     settings: Settings = None,
@@ -102,7 +134,14 @@ def diffusion(
     with _watching() as watch:
         data = _read(folder, picture_size(config, preset), strict, watch)
         run = prepare_diffusion(
-            config, preset, data, plan, autoencoder=autoencoder, init_from=init_from, watch=watch
+            config,
+            preset,
+            data,
+            plan,
+            autoencoder=autoencoder,
+            text_encoder=text_encoder,
+            init_from=init_from,
+            watch=watch,
         )
     _complete(run, data, plan)
 
@@ -125,16 +164,31 @@ def evaluate(
     from calotype.evaluation import evaluate as measure
 
     path = find(model)
-    draw = _drawing(path) if content else None
+    shown: list[Image] = []
+    draw = _drawing(path, shown) if content else None
     found = measure(path, folder, split=split, count=count, strict=strict, out=out, draw=draw)
     print(json.dumps(found, indent=1))
+    if out is not None and shown:
+        from calotype.tasks.picture import contact_sheet
+
+        contact_sheet(shown).save(out.with_suffix(".png"))
 
 
-def _drawing(path: Path) -> Callable[[Sequence[str], int], list[Image]]:
+SHOWN = 64
+"""Pictures on the sheet beside the figures: the first that were asked for."""
+
+
+def _drawing(path: Path, shown: list[Image]) -> Callable[[Sequence[str], int], list[Image]]:
     from calotype.tasks.studio import load
 
     studio = load(str(path))
-    return lambda prompts, seed: studio.generate(list(prompts), seed=seed)
+
+    def draw(prompts: Sequence[str], seed: int) -> list[Image]:
+        pictures = studio.generate(list(prompts), seed=seed)
+        shown.extend(pictures[: SHOWN - len(shown)])
+        return pictures
+
+    return draw
 
 
 def _recipe(name: str | None, model: str, recipes: dict[str, Callable[[], C]], plain: Callable[[], C]) -> C:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -38,6 +40,19 @@ def chosen_concepts(records: Sequence[Record], count: int = 200) -> Concepts:
     wanted = set(names)
     shown = tuple(record for record in records if record.meta.get("concept") in wanted)
     return Concepts(tuple(names), shown)
+
+
+def other_wordings(concepts: Concepts) -> dict[str, str]:
+    """Prompts for the concepts in words that no caption uses: synonyms, plurals, articles, short sentences.
+
+    From the list beside this file, written by hand for the concepts of the icons data set; a wording that a
+    caption of the concepts' records does have is left out.
+    """
+    listed = json.loads((Path(__file__).parent / "wordings.json").read_text(encoding="utf-8"))
+    seen = {caption.lower() for record in concepts.records for caption in record.captions}
+    return {
+        name: text for name, text in listed.items() if name in concepts.names and text.lower() not in seen
+    }
 
 
 def left_out_style(concepts: Concepts) -> str:

@@ -22,6 +22,7 @@ from calotype.evaluation.concepts import (
     chosen_concepts,
     hits,
     left_out_style,
+    other_wordings,
     share,
 )
 from calotype.evaluation.features import Features
@@ -39,7 +40,8 @@ def content(draw: Draw, training: PictureFolder, held_out: Tensor, captions: Seq
 
     recall          the share of concepts found again (see `concepts`), asked for by their names; beside it
                     "ceiling", the same of real pictures in the style that was then left out of the
-                    references, and "recall_chinese", asked for by Chinese names where there are any
+                    references, "recall_chinese", asked for by Chinese names where there are any, and
+                    "recall_other_words", asked for in words that no caption uses (see `other_wordings`)
     colour          the share of unseen pairs of colour and icon whose picture has the colour (see `colour`)
     effnet_lite0_kid  KID of pictures drawn from held-out captions against the held-out pictures uint8
                     (N 3 H W); beside it that of one half of the held-out pictures against the other
@@ -72,6 +74,9 @@ def content(draw: Draw, training: PictureFolder, held_out: Tensor, captions: Seq
     }
     if len(chinese) >= FEWEST:
         report["recall_chinese"] = recall(list(chinese), list(chinese.values()))
+    worded = other_wordings(concepts)
+    if len(worded) >= FEWEST:
+        report["recall_other_words"] = recall(list(worded), list(worded.values()))
     pairs = unseen_pairs(training.records)
     if len(pairs) >= FEWEST:
         prompts = [f"{with_article(colour)} {name} icon" for colour, name in pairs]

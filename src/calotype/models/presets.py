@@ -29,11 +29,11 @@ def icons() -> ModelConfig:
             TextConfig(
                 ClipTextConfig(
                     vocabulary=8192,
-                    width=160,
-                    layers=3,
-                    heads=5,
-                    context_length=24,
-                    mlp_width=640,
+                    width=256,
+                    layers=4,
+                    heads=8,
+                    context_length=32,  # the last 16 foretell the picture, cell by cell (TextTraining)
+                    mlp_width=1024,
                     activation="gelu",
                     end_token=8191,
                 ),
@@ -48,8 +48,8 @@ def icons() -> ModelConfig:
             attention_levels=(False, True, True),
             transformer_depth=(1, 1, 1),
             heads=(2, 4, 4),
-            context_width=160,
-            vector_width=160,  # the pooled text reaches every block, as in SDXL
+            context_width=256,
+            vector_width=256,  # the pooled text reaches every block, as in SDXL
             norm_groups=16,
         ),
         parameterization="v",

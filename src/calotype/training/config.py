@@ -119,6 +119,30 @@ class DiffusionTraining(TrainConfig):
             raise InputError(f"Training option noise_shift is {self.noise_shift}; give a value above 0.")
 
 
+@dataclass(frozen=True)
+class TextTraining(TrainConfig):
+    """The text encoder alone, before the diffusion model: what will the picture of this caption look like?
+
+    The last `cells`² tokens, which are padding in all but the longest captions, each foretell one cell of
+    the latents, cut into `cells` by `cells`, through a linear readout that is then thrown away.  The answer
+    with the least squared error is the mean of all pictures of such a caption, which is all that a denoiser
+    can know in pure noise.  Taught here it costs a tenth of what it costs taught through the U-Net.
+    """
+
+    cells: int = 4
+    caption_dropout: float = 0.05
+    sample_prompts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cells < 1:
+            raise InputError(f"Training option cells is {self.cells}; give 1 or more.")
+        if not 0 <= self.caption_dropout <= 1:
+            raise InputError(
+                f"Training option caption_dropout is {self.caption_dropout}; give a share from 0 to 1."
+            )
+
+
 def icons_autoencoder() -> AutoencoderTraining:
     """The recipe of the shipped `icons` autoencoder."""
     return AutoencoderTraining(
@@ -154,6 +178,23 @@ ICONS_PROMPTS = (
 )
 
 
+def icons_text() -> TextTraining:
+    """What the words of `icons` look like."""
+    return TextTraining(
+        steps=3500,
+        batch=128,
+        optimizer="muon",
+        learning_rate=2e-3,
+        decay="linear",
+        cooldown=0.8,
+        evaluate_every=250,
+        sample_every=500,
+        checkpoint_every=250,
+        balance={"emoji": 3.0, "colour": 0.3, "glyph": 0.4},
+        sample_prompts=ICONS_PROMPTS,
+    )
+
+
 def icons_coarse_diffusion() -> DiffusionTraining:
     """The first stage of the shipped `icons`: pictures of half the side cost a third of the time each."""
     return DiffusionTraining(
@@ -187,6 +228,21 @@ def tiny_autoencoder() -> AutoencoderTraining:
     )
 
 
+def tiny_text() -> TextTraining:
+    """Seconds on a CPU: for tests and first tries."""
+    return TextTraining(
+        steps=20,
+        batch=4,
+        warmup=2,
+        sample_every=0,
+        evaluate_every=0,
+        checkpoint_every=5,
+        log_every=1,
+        cells=2,
+        sample_prompts=("a red apple",),
+    )
+
+
 def tiny_diffusion() -> DiffusionTraining:
     """Seconds on a CPU: for tests and first tries."""
     return DiffusionTraining(
@@ -205,6 +261,7 @@ AUTOENCODER_RECIPES: dict[str, Callable[[], AutoencoderTraining]] = {
     "icons": icons_autoencoder,
     "tiny": tiny_autoencoder,
 }
+TEXT_RECIPES: dict[str, Callable[[], TextTraining]] = {"icons": icons_text, "tiny": tiny_text}
 DIFFUSION_RECIPES: dict[str, Callable[[], DiffusionTraining]] = {
     "icons": icons_diffusion,
     "icons-coarse": icons_coarse_diffusion,

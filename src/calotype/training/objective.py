@@ -28,9 +28,10 @@ from calotype.diffusion.loss import (
 )
 from calotype.diffusion.noise import PictureNoise
 from calotype.diffusion.samplers import SAMPLERS
+from calotype.errors import InputError
 from calotype.models.latent_diffusion import LatentDiffusion
 from calotype.networks.autoencoder import Autoencoder
-from calotype.training.config import AutoencoderTraining, DiffusionTraining, TrainConfig
+from calotype.training.config import AutoencoderTraining, DiffusionTraining, TextTraining, TrainConfig
 from calotype.training.order import step_generator
 from calotype.training.prepared import Captions, Latents, Pixels, to_signed
 
@@ -197,6 +198,80 @@ class Examples:
 
     latents: Latents | Pixels
     captions: Captions
+
+
+class TextObjective(Objective):
+    """How far the latents are from what their captions let one expect."""
+
+    not_for_muon = ("readout.",)
+
+    def __init__(
+        self, config: TextTraining, model: LatentDiffusion, training: Examples, held_out: Examples | None
+    ) -> None:
+        """Raises InputError where the latents do not divide into the cells, or the text has no room."""
+        super().__init__()
+        self.config = config
+        self.text_encoder = model.text_encoder
+        channels, height, width = training.latents.shape
+        cells, room = config.cells, training.captions.tokens.shape[-1]
+        if height % cells or width % cells or cells * cells > room - 2:
+            raise InputError(
+                f"Training option cells is {cells}; it must divide the latents' {height} x {width} and "
+                f"leave room in the {room} tokens of a text."
+            )
+        self._cell = (channels, height // cells, width // cells)
+        features = sum(part.clip.width for part in model.text_encoder.configs)
+        self.readout = nn.Linear(features, channels * self._cell[1] * self._cell[2])
+        self._model = [model]
+        self._training, self._held_out = training, held_out
+
+    def foretold(self, tokens: Tensor) -> Tensor:
+        """What the texts' tokens (B T L) let one expect: latents (B C H W)."""
+        assert isinstance(self.config, TextTraining)
+        n = self.config.cells
+        text = self.text_encoder.encode_tokens(tokens.transpose(0, 1))  # (B T L) -> (T B L)
+        assert text.tokens is not None
+        said = self.readout(text.tokens[:, -n * n :])  # (B L D) -> (B n*n C*h*w)
+        said = said.unflatten(2, self._cell).unflatten(1, (n, n))  # -> (B n n C h w)
+        # (B n n C h w) -> (B C n h n w) -> (B C n*h n*w)
+        return said.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+
+    def forward(self, latents: Tensor, tokens: Tensor) -> dict[str, Tensor]:
+        """latents (B C H W), tokens (B T L)."""
+        return {"loss": (self.foretold(tokens).float() - latents).square().mean()}
+
+    def batch(self, indices: Tensor, step: int, share: slice) -> dict[str, Tensor]:
+        return self._arguments(self._training, indices, step, share)
+
+    def _arguments(self, examples: Examples, indices: Tensor, step: int, share: slice) -> dict[str, Tensor]:
+        config = self.config
+        assert isinstance(config, TextTraining)
+        uniforms = torch.rand(2, len(indices), generator=step_generator(config.seed, step, "text"))
+        rows = examples.captions.choose(indices, uniforms[0], uniforms[1] < config.caption_dropout)[share]
+        latents = examples.latents.draw(indices[share], torch.zeros(1))
+        device = self.readout.weight.device
+        tokens = examples.captions.tokens[:, rows].transpose(0, 1)  # (T N L) -> (B T L)
+        return {"latents": latents.to(device), "tokens": tokens.to(device)}
+
+    def validation(self) -> list[dict[str, Tensor]]:
+        if self._held_out is None:
+            return []
+        count = min(len(self._held_out.latents), 512)
+        return [self._arguments(self._held_out, torch.arange(count), VALIDATION_STEP, slice(None))]
+
+    @torch.no_grad()
+    def samples(self) -> Tensor | None:
+        """What the config's prompts let one expect, decoded: as blurred as the words are vague."""
+        config, model = self.config, self._model[0]
+        assert isinstance(config, TextTraining)
+        if not config.sample_prompts:
+            return None
+        tokens = self.text_encoder.tokenize(config.sample_prompts).transpose(0, 1)  # (T B L) -> (B T L)
+        return model.autoencoder.decode(self.foretold(tokens).float()).float()
+
+    @torch.no_grad()
+    def export(self, path: Path, recipe: Mapping[str, Any]) -> None:
+        native.save(path, self._model[0], recipe=recipe, parts=("text_encoder",))
 
 
 class DiffusionObjective(Objective):

@@ -14,15 +14,22 @@ import torch
 from torch import Tensor
 
 from calotype.checkpoints import native
+from calotype.conditioning.text import TextEncoder
 from calotype.conditioning.tokenizer import Tokenizer
 from calotype.data.folder import PictureFolder, Record
 from calotype.errors import InputError
 from calotype.models.config import ModelConfig
 from calotype.models.latent_diffusion import LatentDiffusion, build
 from calotype.networks.autoencoder import Autoencoder
-from calotype.training.config import AutoencoderTraining, DiffusionTraining, TrainConfig
+from calotype.training.config import AutoencoderTraining, DiffusionTraining, TextTraining, TrainConfig
 from calotype.training.fit import Plan, Run
-from calotype.training.objective import AutoencoderObjective, DiffusionObjective, Examples
+from calotype.training.objective import (
+    AutoencoderObjective,
+    DiffusionObjective,
+    Examples,
+    Objective,
+    TextObjective,
+)
 from calotype.training.order import BatchOrder
 from calotype.training.prepared import Captions, Pixels, encode_all
 
@@ -131,6 +138,23 @@ def prepare_autoencoder(
     return _run(objective, config, data, plan, model.config)
 
 
+def prepare_text(
+    config: TextTraining,
+    model_config: ModelConfig,
+    data: DataSet,
+    plan: Plan,
+    *,
+    autoencoder: Path | None,
+    watch: Watch,
+) -> Run:
+    """A run that teaches a model's text encoder what latents its captions belong to."""
+    if not model_config.text:
+        raise InputError(f"The model {model_config.name} takes no text, so there is no encoder to train.")
+    model = _new_model(model_config, data, config.seed, autoencoder, None)
+    training, held_out = _examples(model, data, plan, watch)
+    return _run(TextObjective(config, model, training, held_out), config, data, plan, model.config)
+
+
 def prepare_diffusion(
     config: DiffusionTraining,
     model_config: ModelConfig,
@@ -138,36 +162,57 @@ def prepare_diffusion(
     plan: Plan,
     *,
     autoencoder: Path | None = None,
+    text_encoder: Path | None = None,
     init_from: Path | None = None,
     watch: Watch,
 ) -> Run:
     """A run that trains a model's denoiser and text encoder on top of a finished autoencoder.
 
-    `autoencoder` names the checkpoint that holds one (not for models of pixels).  `init_from` is a whole
-    model to go on from, with its own autoencoder unless another of the same latents is named; without it
-    the tokenizer is learnt from the training captions.
+    `autoencoder` names the checkpoint that holds one (not for models of pixels), `text_encoder` one made by
+    a text run; without it the tokenizer is learnt from the training captions.  `init_from` is a whole model
+    to go on from, with its own parts where no others are named.
     """
-    texts = [record.captions for record in data.records]
     if init_from is not None:
         model = native.load(init_from)
         if autoencoder is not None:
             model = _with_autoencoder(model, native.load_autoencoder(autoencoder), autoencoder)
+        if text_encoder is not None:
+            model = _with_text_encoder(model, native.load_text_encoder(text_encoder), config.seed)
     else:
-        trained = None
-        if model_config.autoencoder is not None:
-            if autoencoder is None:
-                raise InputError(
-                    "A latent diffusion model needs a trained autoencoder: give --autoencoder FILE (made by "
-                    "`calotype train autoencoder`), --init-from a whole model, or --pixels to do without."
-                )
-            trained = native.load_autoencoder(autoencoder)
-            model_config = dataclasses.replace(model_config, autoencoder=trained.config)
-        tokenizer = _tokenizer(model_config, texts)
+        model = _new_model(model_config, data, config.seed, autoencoder, text_encoder)
+    training, held_out = _examples(model, data, plan, watch)
+    return _run(DiffusionObjective(config, model, training, held_out), config, data, plan, model.config)
+
+
+def _new_model(
+    model_config: ModelConfig, data: DataSet, seed: int, autoencoder: Path | None, text_encoder: Path | None
+) -> LatentDiffusion:
+    """Fresh networks on a finished autoencoder, and on a text encoder if there is one."""
+    trained = None
+    if model_config.autoencoder is not None:
+        if autoencoder is None:
+            raise InputError(
+                "A latent diffusion model needs a trained autoencoder: give --autoencoder FILE (made by "
+                "`calotype train autoencoder`), --init-from a whole model, or --pixels to do without."
+            )
+        trained = native.load_autoencoder(autoencoder)
+        model_config = dataclasses.replace(model_config, autoencoder=trained.config)
+    if text_encoder is not None:
+        encoder = native.load_text_encoder(text_encoder)
+        model = build(_hearing(model_config, encoder), encoder.tokenizer, seed=seed)
+        model = model.replace(text_encoder=encoder)
+    else:
+        tokenizer = _tokenizer(model_config, [record.captions for record in data.records])
         if tokenizer is not None:
             model_config = model_config.fitted_to(tokenizer)
-        model = build(model_config, tokenizer, seed=config.seed)
-        if trained is not None:
-            model = model.replace(autoencoder=trained)
+        model = build(model_config, tokenizer, seed=seed)
+    return model if trained is None else model.replace(autoencoder=trained)
+
+
+def _examples(
+    model: LatentDiffusion, data: DataSet, plan: Plan, watch: Watch
+) -> tuple[Examples, Examples | None]:
+    """What to train on and what is held out, if anything is."""
     device = torch.device("cuda" if torch.cuda.is_available() and plan.device != "cpu" else "cpu")
     model.autoencoder.to(device)
 
@@ -185,9 +230,28 @@ def prepare_diffusion(
 
     training = examples(data.pictures, data.records, "train")
     assert training is not None  # a data set without pictures was refused when it was read
-    held_out = examples(data.held_out, data.held_out_records, "validation")
-    objective = DiffusionObjective(config, model, training, held_out)
-    return _run(objective, config, data, plan, model.config)
+    return training, examples(data.held_out, data.held_out_records, "validation")
+
+
+def _hearing(config: ModelConfig, encoder: TextEncoder) -> ModelConfig:
+    """The config with this text encoder, its U-Net as wide at the ears."""
+    context = sum(part.clip.width for part in encoder.configs)
+    pooled = sum(part.clip.projection_width or part.clip.width for part in encoder.configs if part.pooled)
+    unet = dataclasses.replace(config.unet, context_width=context, vector_width=pooled or None)
+    return dataclasses.replace(config, text=encoder.configs, unet=unet)
+
+
+def _with_text_encoder(model: LatentDiffusion, encoder: TextEncoder, seed: int) -> LatentDiffusion:
+    """Another text encoder: what of the U-Net hears it, and has another width now, begins anew."""
+    fresh = build(_hearing(model.config, encoder), encoder.tokenizer, seed=seed)
+    wanted = fresh.denoiser.state_dict()
+    kept = {
+        name: value
+        for name, value in model.denoiser.state_dict().items()
+        if value.shape == wanted[name].shape
+    }
+    fresh.denoiser.load_state_dict(wanted | kept)
+    return fresh.replace(autoencoder=model.autoencoder, text_encoder=encoder)
 
 
 def _with_autoencoder(model: LatentDiffusion, autoencoder: Autoencoder, path: Path) -> LatentDiffusion:
@@ -209,7 +273,7 @@ def _tokenizer(config: ModelConfig, texts: Sequence[Sequence[str]]) -> Tokenizer
 
 
 def _run(
-    objective: AutoencoderObjective | DiffusionObjective,
+    objective: Objective,
     config: TrainConfig,
     data: DataSet,
     plan: Plan,
