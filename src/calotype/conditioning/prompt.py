@@ -28,7 +28,7 @@ COMMA_REACH = 20
 """Tokens after a comma that move to the next chunk together rather than be parted."""
 
 _NETWORK = re.compile(r"<(\w+):([^>]+)>")
-_BREAK = re.compile(r"\s*\bBREAK\b\s*")
+_BREAK = re.compile(r"\bBREAK\b")
 _AND = re.compile(r"\bAND\b")
 _TOKEN = re.compile(
     r"""\\(?P<escaped>[()\[\]\\]?)          # a backslash before anything else vanishes
@@ -161,8 +161,10 @@ def _weighted(text: str) -> list[_Item]:
         elif match["escaped"] is not None:
             items.append(_Item(match["escaped"]))
         else:
-            for i, part in enumerate(_BREAK.split(found)):
-                items += [_Item(None), _Item(part)] if i else [_Item(part)]
+            first, *others = _BREAK.split(found)
+            items.append(_Item(first.rstrip() if others else first))
+            for i, part in enumerate(others, start=1):  # without the blanks beside BREAK
+                items += [_Item(None), _Item(part.strip() if i < len(others) else part.lstrip())]
     for start, _ in opened["("]:
         multiply(start, 1.1)
     for start, _ in opened["["]:
