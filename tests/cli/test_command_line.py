@@ -51,6 +51,7 @@ def test_several_pictures_and_a_sheet(tiny_file: Path, capsys: pytest.CaptureFix
         *("generate", "a red apple", "a green car", "--count", 2, "--model", tiny_file, "--seed", 7),
         *("--size", "24x16", "--steps", 2, "--sheet", "all.png", "--sampler", "ddim", "--option", "eta=1"),
         *("--interval", "0,100", "--apg", "--rescale", 0.5, "--negative", "blue", "--grid", "karras"),
+        *("--noise", "philox", "--prompt-syntax", "a1111", "--clip-skip", 2),
     )
     assert code == 0
     names = ["a-red-apple-7.png", "a-red-apple-8.png", "a-green-car-9.png", "a-green-car-10.png"]
@@ -61,6 +62,7 @@ def test_several_pictures_and_a_sheet(tiny_file: Path, capsys: pytest.CaptureFix
     assert (request.width, request.height, request.steps) == (24, 16, 2)
     assert request.sampler_options == {"eta": 1.0}
     assert request.interval == (0, 100)
+    assert (request.noise, request.prompt_syntax, request.clip_skip) == ("philox", "a1111", 2)
     assert request.apg is not None
     with PIL.Image.open("all.png") as sheet:
         assert sheet.size == (50, 34)
@@ -73,6 +75,11 @@ def test_several_pictures_and_a_sheet(tiny_file: Path, capsys: pytest.CaptureFix
         (["generate", "x", "--model", "no/where.safetensors"], 2, "There is no file"),
         (["generate", "x", "--sampler", "dpmp_2m"], 2, "did you mean 'dpmpp_2m'?"),
         (["generate", "x", "--grid", "karas"], 2, "did you mean 'karras'?"),
+        (["generate", "x", "--noise", "pytorch"], 2, "did you mean 'torch'?"),
+        (["generate", "x", "--prompt-syntax", "plan"], 2, "did you mean 'plain'?"),
+        (["generate", "x", "--clip-skip", "3", "--model", "TINY"], 2, "has 2 text layers, give 1 to 2"),
+        (["generate", "(x:1.2.3)", "--prompt-syntax", "a1111", "--model", "TINY"], 2, "is no number"),
+        (["generate", "<lora:x:1>", "--prompt-syntax", "a1111", "--model", "TINY"], 2, "the LoRA 'x'"),
         (["generate", "x", "--steps", "0"], 2, "steps is 0"),
         (["generate", "x", "--count", "0"], 2, "count is 0"),
         (["generate", "x", "--guidance", "nan"], 2, "guidance is nan"),

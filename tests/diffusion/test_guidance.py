@@ -18,10 +18,14 @@ class Which:
     """A condition: which mixture each row is drawn from."""
 
     rows: tuple[int, ...]
+    length: int = 77
 
     @staticmethod
     def cat(parts: "Sequence[Which]") -> "Which":
         return Which(sum((part.rows for part in parts), ()))
+
+    def joins(self, other: "Which") -> bool:
+        return self.length == other.length
 
 
 class Model:
@@ -59,6 +63,13 @@ def test_both_halves_go_in_one_batch(scale: float) -> None:
     result = guided(model, (TOWARD, AWAY), scale)(X, SIGMA)
     close(result, D_AWAY + scale * (D_TOWARD - D_AWAY))
     assert model.batches == [6]
+
+
+def test_halves_that_do_not_join_go_one_after_the_other() -> None:
+    model = Model()
+    result = guided(model, (TOWARD, Which(AWAY.rows, length=154)), 3.0, rescale=0.5)(X, SIGMA)
+    assert model.batches == [3, 3]
+    close(result, guided(Model(), (TOWARD, AWAY), 3.0, rescale=0.5)(X, SIGMA))
 
 
 def test_scale_one_runs_the_condition_alone() -> None:

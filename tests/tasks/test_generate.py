@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.conftest import random_model
 
 from calotype.checkpoints import native
 from calotype.diffusion.grids import GRIDS
+from calotype.diffusion.known_noise import NOISES
 from calotype.diffusion.samplers import SAMPLERS
 from calotype.errors import InputError
 from calotype.models.config import ScheduleConfig
@@ -169,6 +171,12 @@ def test_settings_matter(tiny_model: LatentDiffusion) -> None:
         {"rescale": 1.0},
         {"interval": (0.0, 1.0)},
         {"apg": {}},
+        {"noise": "torch"},
+        {"noise": "philox"},
+        {"clip_skip": 2},
+        {"prompts": "a (red) apple", "prompt_syntax": "a1111"},
+        {"prompts": "a (red) apple", "prompt_syntax": "plain"},
+        {"prompts": "a BREAK red apple", "prompt_syntax": "a1111"},
     ]
     made = [pictures(tiny_model, **{**base, **change})[0].latents.numpy() for change in changes]
     for (i, one), (j, other) in itertools.combinations(enumerate(made), 2):
@@ -183,9 +191,82 @@ def test_a_prompt_cut_short_is_announced(tiny_model: LatentDiffusion) -> None:
     assert notices[0].text.endswith("and a zebra")
 
 
+def test_a_long_prompt_in_chunks_is_read_to_its_end(tiny_model: LatentDiffusion) -> None:
+    long = "a red apple " * 10
+    settings = {"prompt_syntax": "a1111", "seed": 3, "steps": 2}
+    found = events(tiny_model, prompts=[long + "and a car", long + "and a dog"], **settings)
+    assert not [event for event in found if isinstance(event, Notice)]
+    car, dog = (event.image.tobytes() for event in found if isinstance(event, Picture))
+    (other,) = pictures(tiny_model, prompts=long + "and a dog", **settings)
+    assert car != other.image.tobytes()
+    assert len({car, dog, other.image.tobytes()}) == 3
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_pixels_do_not_depend_on_company_of_other_lengths(tiny_model: LatentDiffusion, noise: str) -> None:
+    """Prompts of one chunk and of three, the negative one of two; every source of noise."""
+    long = "a (red:1.3) apple, one two three four five six, " * 3
+    prompts = ["a green car", long, long, "a [red] apple", "苹果"]
+    settings = {
+        "prompt_syntax": "a1111",
+        "negative": "a car BREAK green",
+        "sampler": "euler_a",
+        "steps": 3,
+        "noise": noise,
+    }
+    found = events(tiny_model, prompts=prompts, seed=20, **settings)
+    assert [len(event.indices) for event in found if isinstance(event, Drawn)] == [1, 2, 2]
+    steps = next(event.steps for event in found if isinstance(event, Encoded))
+    assert [event.done for event in found if isinstance(event, Progress)] == [*range(1, steps + 1)]
+    among = [event for event in found if isinstance(event, Picture)]
+    for i, prompt in enumerate(prompts):
+        (alone,) = pictures(tiny_model, prompts=prompt, seed=20 + i, **settings)
+        assert torch.equal(alone.latents, among[i].latents)
+        assert alone.image.tobytes() == among[i].image.tobytes()
+
+
+def test_the_shorter_prompt_is_not_filled_up(tiny_model: LatentDiffusion) -> None:
+    """To attention's softmax, twice the same chunk is once: it must not move the picture."""
+    settings = {"prompt_syntax": "a1111", "seed": 1, "steps": 3, "negative": "red"}
+    (once,) = pictures(tiny_model, prompts="a green car", **settings)
+    (twice,) = pictures(tiny_model, prompts="a green car BREAK a green car", **settings)
+    torch.testing.assert_close(once.latents, twice.latents, rtol=1e-3, atol=1e-3)
+    (filled,) = pictures(tiny_model, prompts="a green car BREAK BREAK", **settings)
+    assert (once.latents - filled.latents).abs().max() > 1e-2
+
+
+def test_the_first_noise_is_the_known_one(tiny_model: LatentDiffusion) -> None:
+    run = generate(
+        tiny_model, Request(prompts="a", seed=7, noise="torch", sampler="euler", steps=2, guidance=1)
+    )
+    step = next(event.step for event in run if isinstance(event, Progress))
+    known = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(7))
+    # Euler's first step from x = sigma * noise: (x1 - D) / sigma1 = (x - D) / sigma
+    start = step.denoised + (step.x - step.denoised) * (step.sigma / step.sigma_next)
+    torch.testing.assert_close(start, step.sigma * known, rtol=1e-3, atol=1e-2)
+
+
+def test_a_model_with_a_layer_of_its_own_says_that_clip_skip_changes_nothing() -> None:
+    config = tiny()
+    early = tuple(dataclasses.replace(tower, layer=-2, final_norm=False) for tower in config.text)
+    model = random_model(dataclasses.replace(config, text=early))
+    asked = {"prompts": "a red apple", "seed": 1, "steps": 1}
+    plain, own, other = (events(model, **asked, clip_skip=skip) for skip in (None, 2, 1))
+    assert [event.text for event in other if isinstance(event, Notice)] == [
+        "The model tiny has a clip skip of its own; 1 changes nothing."
+    ]
+    assert not [event for event in own if isinstance(event, Notice)]
+    images = [event.image.tobytes() for event in (*plain, *own, *other) if isinstance(event, Picture)]
+    assert len(images) == 3
+    assert len(set(images)) == 1
+
+
 def test_what_the_model_cannot_do_is_said_before_any_work(tiny_model: LatentDiffusion) -> None:
     for wrong, message in (
         ({"width": 30}, "multiple of 4"),
+        ({"clip_skip": 3}, "clip_skip is 3; the model tiny has 2 text layers"),
+        ({"negative": "<lora:flat:0.8>", "prompt_syntax": "a1111"}, "LoRA 'flat', but LoRAs cannot be"),
+        ({"negative": "[a|b]", "prompt_syntax": "a1111"}, "alternates the prompt"),
         ({"steps": 1000, "grid": "trailing", "sampler": "lms", "sampler_options": {"order": 0}}, "order"),
     ):
         with pytest.raises(InputError, match=message):

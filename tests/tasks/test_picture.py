@@ -1,5 +1,6 @@
 """Picture files: names, records in the PNG, replay, and outputs that cannot be written."""
 
+import json
 import os
 from pathlib import Path
 
@@ -55,6 +56,34 @@ def test_replay_makes_the_same_pixels(tiny_model: LatentDiffusion, made: Picture
         next(replay(tiny_model, path, image, record))
     with pytest.raises(InputError, match="resized"):
         next(replay(model, path, image.resize((16, 16)), record))
+
+
+def test_replay_reads_the_prompt_and_draws_the_noise_as_then(
+    tiny_model: LatentDiffusion, tmp_path: Path
+) -> None:
+    path, model = tmp_path / "out.png", tiny_model.replace(weights_hash="ab" * 32)
+    request = Request(
+        prompts="a (red:1.3) apple BREAK 苹果",
+        prompt_syntax="a1111",
+        clip_skip=2,
+        noise="philox",
+        sampler="euler_a",
+        steps=2,
+    )
+    next(event for event in generate(model, request) if isinstance(event, Picture)).save(path)
+    image, record = files.read(path)
+    assert (record.request.prompt_syntax, record.request.clip_skip) == ("a1111", 2)
+    assert record.request.noise == "philox"
+    *_, comparison = replay(model, path, image, record)
+    assert isinstance(comparison, Comparison)
+    assert comparison.identical
+
+
+def test_a_record_from_before_there_were_other_noises_and_syntaxes(made: Picture) -> None:
+    stored = json.loads(made.record.to_json())
+    for name in ("prompt_syntax", "clip_skip", "noise"):
+        del stored["request"][name]
+    assert files.Record.from_json(json.dumps(stored)) == made.record
 
 
 def test_pictures_that_are_not_ours_are_refused(tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ import math
 
 import pytest
 
+from calotype.conditioning.prompt import parse
 from calotype.errors import InputError
-from calotype.models.presets import icons, tiny
+from calotype.models.presets import icons, sd1, sd2, sdxl, tiny
 from calotype.tasks.request import LAST_SEED, Request, parse_size
 
 
@@ -33,6 +34,11 @@ from calotype.tasks.request import LAST_SEED, Request, parse_size
         ({"prompts": "a", "sampler": "dpm_2m"}, "did you mean 'dpmpp_2m'"),
         ({"prompts": "a", "sampler": "qqqq"}, "choose one of ddpm, ddim"),
         ({"prompts": "a", "grid": "karas"}, "did you mean 'karras'"),
+        ({"prompts": "a", "noise": "filox"}, "There is no noise 'filox'; did you mean 'philox'"),
+        ({"prompts": "a", "noise": "gpu"}, "choose one of calotype, torch, philox"),
+        ({"prompts": "a", "prompt_syntax": "a111"}, "no prompt syntax 'a111'; did you mean 'a1111'"),
+        ({"prompts": "a", "clip_skip": 0}, "clip_skip is 0; give 1 for the last text layer"),
+        ({"prompts": "a", "clip_skip": 1.5}, r"clip_skip is 1\.5; input should be"),
         ({"prompts": "a", "seed": -1}, "seed is -1; give a whole number from 0"),
         ({"prompts": "a", "seed": 2**64}, "seed is"),
         ({"prompts": "a", "seed": LAST_SEED, "count": 2}, "less the number of pictures"),
@@ -65,6 +71,9 @@ def test_json_there_and_back() -> None:
         interval=(0.3, 6),
         apg={},
         seed=LAST_SEED - 1,
+        noise="philox",
+        prompt_syntax="a1111",
+        clip_skip=2,
     )
     assert Request.from_json(request.model_dump_json()) == request
     assert request.pictures == 2
@@ -92,6 +101,22 @@ def test_resolving_fills_in_the_models_own() -> None:
     assert request.resolved(icons()) == request
     assert Request(prompts="a", steps=7, guidance=0).resolved(icons()).guidance == 0
     assert Request(prompts="a").resolved(icons()).seed != request.seed
+
+
+def test_the_syntax_is_the_models_own_unless_named() -> None:
+    captioned = Request(prompts="A button (blood type) [1:2] AND <lora:x:1>")
+    assert captioned.resolved(icons()).prompt_syntax == "plain"
+    assert captioned.resolved(icons()).parsed(captioned.prompts[0]) is None
+    for model in (sd1(), sd2(), sdxl()):
+        asked = Request(prompts="a (red:1.2) apple").resolved(model)
+        assert asked.prompt_syntax == "a1111"
+        assert asked.parsed("a (red:1.2) apple") == parse("a (red:1.2) apple")
+        assert Request(prompts="(", prompt_syntax="plain").resolved(model).prompt_syntax == "plain"
+    with pytest.raises(InputError, match="LoRAs cannot be loaded yet"):
+        Request(prompts="a <lora:x:1>").resolved(sd1())
+    with pytest.raises(InputError, match="12 text layers, give 1 to 12"):
+        Request(prompts="a", clip_skip=13).resolved(sd1())
+    assert Request(prompts="a", clip_skip=12).resolved(sd1()).clip_skip == 12
 
 
 def test_the_nearest_sizes_are_named() -> None:

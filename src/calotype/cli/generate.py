@@ -44,8 +44,18 @@ def generate(
     seed: Annotated[
         int | None, typer.Option(help="Of the first picture; picture i has seed + i. Default: a fresh one.")
     ] = None,
+    noise: Annotated[
+        str, typer.Option(help="Whose random numbers: calotype, torch (diffusers), philox (AUTOMATIC1111).")
+    ] = "calotype",
     count: Annotated[int, typer.Option(help="Pictures of each prompt.")] = 1,
     negative: Annotated[str, typer.Option(help="What to steer away from.")] = "",
+    prompt_syntax: Annotated[
+        str | None, typer.Option(help="plain, or a1111: (word:1.2), [word], BREAK. Default: the model's.")
+    ] = None,
+    clip_skip: Annotated[
+        int | None,
+        typer.Option(help="Text layer to read: 1 the last, 2 the one before."),
+    ] = None,
     size: Annotated[str | None, typer.Option(help="Pixels: 128, or WIDTHxHEIGHT.")] = None,
     rescale: Annotated[float, typer.Option(help="Guidance rescaling, 0 to 1.")] = 0.0,
     interval: Annotated[
@@ -74,6 +84,8 @@ def generate(
         request = Request(
             prompts=prompts,
             negative=negative,
+            prompt_syntax=prompt_syntax,
+            clip_skip=clip_skip,
             model=model,
             steps=steps,
             guidance=guidance,
@@ -81,6 +93,7 @@ def generate(
             grid=grid,
             sampler_options=_options(option or []),
             seed=seed,
+            noise=noise,
             count=count,
             width=width,
             height=height,

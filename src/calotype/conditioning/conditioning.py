@@ -40,6 +40,15 @@ class Conditioning:
                 joined[name] = torch.cat(values)
         return Conditioning(**joined)
 
+    def joins(self, other: Conditioning) -> bool:
+        """Whether `cat` can put both into one batch: fields of the same sizes, texts of the same length."""
+        return self.sizes() == other.sizes()
+
+    def sizes(self) -> tuple[torch.Size | None, ...]:
+        """The shape of one row of every field."""
+        values = (getattr(self, name) for name in _FIELDS)
+        return tuple(None if value is None else value.shape[1:] for value in values)
+
     def _map(self, change: Callable[[Tensor], Tensor]) -> Conditioning:
         present = {name: value for name in _FIELDS if (value := getattr(self, name)) is not None}
         return Conditioning(**{name: change(value) for name, value in present.items()})

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from calotype.conditioning.conditioning import Conditioning
+from calotype.conditioning.prompt import Prompt, chunks
 from calotype.conditioning.tokenizer import Tokenizer
 from calotype.errors import CheckpointError
 from calotype.networks.clip_text import ClipText, ClipTextConfig
@@ -18,7 +19,7 @@ from calotype.networks.clip_text import ClipText, ClipTextConfig
 class TextConfig:
     """One CLIP text transformer and which of its layers feeds the U-Net.
 
-    layer       -1 the last layer, -2 the one before (SDXL), and so on
+    layer       -1 the last layer, -2 the one before (SDXL), and so on; clip skip moves only -1
     final_norm  whether the chosen layer passes CLIP's final layer norm
     pooled      whether the tower's pooled vector becomes `Conditioning.vector`
     pad_token   what fills a short prompt; None for CLIP's own habit, the end token
@@ -29,6 +30,14 @@ class TextConfig:
     final_norm: bool = True
     pooled: bool = False
     pad_token: str | None = None
+
+    def layer_at(self, clip_skip: int | None) -> int:
+        """The layer under a clip skip of 1 (the last), 2 (the one before) ….
+
+        A tower that feeds the U-Net from another layer than its last keeps to it, as SDXL's do in
+        AUTOMATIC1111's web UI.
+        """
+        return self.layer if clip_skip is None or self.layer != -1 else -clip_skip
 
 
 class TextEncoder(nn.Module):
@@ -55,36 +64,72 @@ class TextEncoder(nn.Module):
         self.tokenizer = tokenizer
         self.towers = nn.ModuleList(ClipText(config.clip) for config in configs)
 
-    def forward(self, texts: Sequence[str]) -> Conditioning:
+    def forward(self, texts: Sequence[str], clip_skip: int | None = None) -> Conditioning:
         """B texts to tokens (B L D), D the towers' widths together, and the pooled vector (B P) or None.
 
         Every text goes through the towers by itself.  CPU kernels choose their path by the number of rows,
         so that a text in a batch would differ in the last bits from the same text alone.
         """
-        return Conditioning.cat([self.encode_tokens(self.tokenize([text])) for text in texts])
+        found = [self.encode_tokens(self.tokenize([text]), clip_skip=clip_skip) for text in texts]
+        return Conditioning.cat(found)
+
+    def encode_prompt(self, prompt: Prompt, clip_skip: int | None = None) -> Conditioning:
+        """A prompt of N chunks to tokens (1 N*L D), chunk after chunk, and the first chunk's pooled vector.
+
+        Weights multiply a token's features; then the chunk is scaled back to the mean it had, tower by tower
+        ("Original" emphasis in AUTOMATIC1111's web UI).  The pooled vector knows nothing of them.
+        """
+        if self.tokenizer is None:
+            return Conditioning()
+        parts = []
+        for chunk in chunks(prompt, self.tokenizer):
+            rows = [[self.tokenizer.row(chunk.ids, pad)] for pad in self._pads()]  # T x (1 L)
+            rest = self.tokenizer.context_length - 1 - len(chunk.weights)
+            weights = torch.tensor([[1.0, *chunk.weights, *[1.0] * rest]], dtype=torch.float64)  # (1 L)
+            parts.append(self.encode_tokens(torch.tensor(rows), weights, clip_skip))
+        features = [part.tokens for part in parts if part.tokens is not None]
+        return Conditioning(tokens=torch.cat(features, dim=1), vector=parts[0].vector)  # N x (1 L D)
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """(T B L) int64: the texts' token numbers for each of the T towers, which differ in their padding."""
         if self.tokenizer is None:
             return torch.zeros(0, len(texts), 0, dtype=torch.long)
-        rows = []
-        for config in self.configs:
-            pad = None if config.pad_token is None else self.tokenizer.vocab[config.pad_token]
-            rows.append(self.tokenizer.encode(texts, pad=pad))
-        return torch.stack(rows)  # T x (B L) -> (T B L)
+        return torch.stack([self.tokenizer.encode(texts, pad) for pad in self._pads()])  # T x (B L)
 
-    def encode_tokens(self, tokens: Tensor) -> Conditioning:
-        """(T B L) token numbers, all rows in one batch, as training wants them."""
+    def encode_tokens(
+        self, tokens: Tensor, weights: Tensor | None = None, clip_skip: int | None = None
+    ) -> Conditioning:
+        """(T B L) token numbers and, unless all are 1, their weights (B L).
+
+        All rows go in one batch, as training wants them.
+        """
         features, vector = [], None
         for config, tower, numbers in zip(self.configs, self.towers, tokens, strict=True):
             assert isinstance(tower, ClipText)
             found = tower(numbers.to(next(tower.parameters()).device))  # (B L) -> (B L D)
+            layer = config.layer_at(clip_skip)
             if not config.final_norm:
-                features.append(found.hidden[config.layer])
-            elif config.layer == -1:
-                features.append(found.last)
+                chosen = found.hidden[layer]
+            elif layer == -1:
+                chosen = found.last
             else:
-                features.append(tower.final_norm(found.hidden[config.layer]))
+                chosen = tower.final_norm(found.hidden[layer])
+            features.append(chosen if weights is None else _emphasised(chosen, weights))
             if config.pooled:
                 vector = found.pooled
         return Conditioning(tokens=torch.cat(features, dim=-1) if features else None, vector=vector)
+
+    def _pads(self) -> list[int | None]:
+        assert self.tokenizer is not None
+        vocab = self.tokenizer.vocab
+        return [None if config.pad_token is None else vocab[config.pad_token] for config in self.configs]
+
+
+def _emphasised(features: Tensor, weights: Tensor) -> Tensor:
+    """(B L D) times (B L), every row of the batch scaled back to its mean; in float32 at least."""
+    if bool((weights == 1).all()):
+        return features
+    wide = features.to(torch.promote_types(features.dtype, torch.float32))
+    weighted = wide * weights.to(wide)[:, :, None]
+    restored = weighted * (wide.mean(dim=(1, 2), keepdim=True) / weighted.mean(dim=(1, 2), keepdim=True))
+    return restored.to(features.dtype)

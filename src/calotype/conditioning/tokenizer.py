@@ -155,18 +155,24 @@ class Tokenizer:
     def __len__(self) -> int:
         return len(self.vocab)
 
+    def ids(self, text: str) -> list[int]:
+        """The text's own tokens, however many: no START, END or padding."""
+        ids: list[int] = self._fast.encode(text, add_special_tokens=False).ids
+        return ids
+
     def encode(self, texts: Sequence[str], pad: int | None = None) -> Tensor:
         """(B L) int64, L = context_length: START, the text's tokens, END, then `pad` (END unless given).
 
         A text too long for L is cut, END kept; `dropped` says what was lost.
         """
-        room = self.context_length - 2
-        fill = self.end if pad is None else pad
-        rows = []
-        for encoding in self._fast.encode_batch(list(texts), add_special_tokens=False):
-            row = [self.start, *encoding.ids[:room], self.end]
-            rows.append(row + [fill] * (self.context_length - len(row)))
+        found = self._fast.encode_batch(list(texts), add_special_tokens=False)
+        rows = [self.row(encoding.ids, pad) for encoding in found]
         return torch.tensor(rows, dtype=torch.long).reshape(len(rows), self.context_length)
+
+    def row(self, ids: Sequence[int], pad: int | None = None) -> list[int]:
+        """START, the ids as far as there is room, END, `pad` (END unless given): context_length in all."""
+        row = [self.start, *ids[: self.context_length - 2], self.end]
+        return row + [self.end if pad is None else pad] * (self.context_length - len(row))
 
     def dropped(self, text: str) -> str:
         """The end of the text for which `encode` has no room; empty when all of it fits."""

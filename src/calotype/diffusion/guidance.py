@@ -23,6 +23,10 @@ class Batchable(Protocol):
         """The rows of all parts, in order (a static or class method serves)."""
         ...
 
+    def joins(self, other: Self, /) -> bool:
+        """Whether `cat` can put both into one batch."""
+        ...
+
 
 C = TypeVar("C", bound=Batchable)
 
@@ -56,6 +60,9 @@ def guided(
 ) -> Denoiser:
     """Classifier-free guidance (arXiv 2207.12598, eq. 6): D- + scale (D+ - D-), both halves in one batch.
 
+    Conditions that do not join, as prompts of unequal length, are run one after the other: to fill up the
+    shorter one would show the network more text than was written, and change the picture.
+
     Where there is nothing to steer (scale 1, or outside the interval) only the conditional half is run.
     With APG's momentum the denoiser remembers its calls: make a new one for every run.
 
@@ -74,7 +81,7 @@ def guided(
         return lambda x, sigma, /: model(x, sigma, positive)
     if negative is None:
         raise InputError(f"Guidance at scale {scale:g} needs a second condition to steer away from.")
-    both = positive.cat([positive, negative])
+    halves = _halves(model, positive, negative)
     direct = _projected(apg) if apg else _difference
 
     def denoiser(x: Tensor, sigma: Tensor, /) -> Tensor:
@@ -83,14 +90,21 @@ def guided(
             inside = (sigma > interval[0]) & (sigma <= interval[1])
             if not bool(inside.any()):
                 return model(x, sigma, positive)
-        # (B C H W) twice -> (2B C H W) -> (B C H W) twice
-        toward, away = model(torch.cat([x, x]), torch.cat([sigma, sigma]), both).chunk(2)
+        toward, away = halves(x, sigma)
         result = toward + (scale - 1) * direct(toward, away)
         if rescale:
             result = _rescaled(result, toward, x, sigma, rescale)
         return torch.where(expand(inside, x), result, toward)
 
     return denoiser
+
+
+def _halves(model: Model[C], positive: C, negative: C) -> Callable[[Tensor, Tensor], tuple[Tensor, ...]]:
+    if not positive.joins(negative):
+        return lambda x, sigma: (model(x, sigma, positive), model(x, sigma, negative))
+    both = positive.cat([positive, negative])
+    # (B C H W) twice -> (2B C H W) -> (B C H W) twice
+    return lambda x, sigma: model(torch.cat([x, x]), torch.cat([sigma, sigma]), both).chunk(2)
 
 
 def _difference(toward: Tensor, away: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ class PictureNoise:
         self.seeds = tuple(seeds)
         self.draw = draw
         self.offset = offset
-        self._key = _key(self.seeds)
+        self._key = picture_keys(self.seeds)
 
     def __call__(self, x: Tensor, /) -> Tensor:
         batch, channels, height, width = x.shape
@@ -110,7 +110,8 @@ def _words(values: npt.NDArray[np.int64]) -> Words:
     return values.astype(np.uint64) & _MASK
 
 
-def _key(seeds: Sequence[int]) -> tuple[Words, Words]:
+def picture_keys(seeds: Sequence[int]) -> tuple[Words, Words]:
+    """Philox keys, the lower and the upper words of the seeds; InputError where one is not in [0, 2**64)."""
     for seed in seeds:
         if not 0 <= seed < 2**64:
             raise InputError(f"The seed {seed} must lie between 0 and 2**64 - 1.")
@@ -119,7 +120,7 @@ def _key(seeds: Sequence[int]) -> tuple[Words, Words]:
 
 
 def _row(stream: int, seed: int, draw: int, count: int) -> list[Words]:
-    low, high = _key([seed])
+    low, high = picture_keys([seed])
     zero = np.zeros(1, np.uint64)
     index = np.arange(count)
     return philox(

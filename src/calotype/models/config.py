@@ -9,6 +9,7 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from calotype.conditioning.prompt import Syntax
 from calotype.conditioning.text import TextConfig
 from calotype.conditioning.tokenizer import Tokenizer
 from calotype.diffusion.schedule import FlowSchedule, NoiseSchedule
@@ -47,12 +48,17 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a request takes where it names nothing."""
+    """What a request takes where it names nothing.
+
+    prompt_syntax  plain for a model trained on captions as they stand, a1111 for the models whose prompts
+                   people write with weights
+    """
 
     steps: int = 20
     guidance: float = 5.0
     sampler: str = "dpmpp_2m"
     grid: str = "trailing"
+    prompt_syntax: Syntax = "plain"
 
 
 @dataclass(frozen=True)

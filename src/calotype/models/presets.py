@@ -136,7 +136,7 @@ def sd1() -> ModelConfig:
         ),
         parameterization="eps",
         schedule=ScheduleConfig("scaled_linear"),
-        defaults=Defaults(steps=20, guidance=7.5, sampler="dpmpp_2m", grid="karras"),
+        defaults=Defaults(steps=20, guidance=7.5, sampler="dpmpp_2m", grid="karras", prompt_syntax="a1111"),
     )
 
 
@@ -175,7 +175,7 @@ def sd2() -> ModelConfig:
         ),
         parameterization="v",
         schedule=ScheduleConfig("scaled_linear"),
-        defaults=Defaults(steps=20, guidance=7.5, sampler="dpmpp_2m", grid="karras"),
+        defaults=Defaults(steps=20, guidance=7.5, sampler="dpmpp_2m", grid="karras", prompt_syntax="a1111"),
     )
 
 
@@ -220,7 +220,7 @@ def sdxl() -> ModelConfig:
         ),
         parameterization="eps",
         schedule=ScheduleConfig("scaled_linear"),
-        defaults=Defaults(steps=20, guidance=7.0, sampler="dpmpp_2m", grid="karras"),
+        defaults=Defaults(steps=20, guidance=7.0, sampler="dpmpp_2m", grid="karras", prompt_syntax="a1111"),
     )
 
 

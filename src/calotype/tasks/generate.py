@@ -13,7 +13,7 @@ from calotype.conditioning.conditioning import Conditioning
 from calotype.diffusion import guidance
 from calotype.diffusion.denoiser import Denoiser
 from calotype.diffusion.grids import GRIDS
-from calotype.diffusion.noise import PictureNoise
+from calotype.diffusion.known_noise import NOISES
 from calotype.diffusion.samplers import SAMPLERS, Step
 from calotype.models.latent_diffusion import LatentDiffusion
 from calotype.tasks.picture import Picture, Record
@@ -76,13 +76,11 @@ def generate(model: LatentDiffusion, request: Request) -> Iterator[Event]:
     factor = model.config.factor
     channels = model.config.unet.out_channels
     shape = (channels, asked.height // factor, asked.width // factor)
-    size = batch_size(model, shape)
-    starts = range(0, asked.pictures, size)
-    total, done = len(starts) * asked.steps, 0
+    batches = _batches(asked, conditions, batch_size(model, shape))
+    total, done = len(batches) * asked.steps, 0
     yield Encoded(asked, total)
-    for start in starts:
-        indices = range(start, min(start + size, asked.pictures))
-        noise = PictureNoise([asked.seed_of(i) for i in indices])
+    for indices in batches:
+        noise = NOISES[asked.noise]([asked.seed_of(i) for i in indices])
         blank = torch.zeros(len(indices), *shape, device=model.device)
         x = float(sigmas[0]) * noise(blank)
         denoiser = _denoiser(model, asked, conditions, indices)
@@ -111,6 +109,11 @@ def _notices(model: LatentDiffusion, request: ResolvedRequest) -> Iterator[Notic
     tokenizer = model.text_encoder.tokenizer
     if tokenizer is None:
         return
+    skip = request.clip_skip
+    if skip is not None and any(tower.layer_at(skip) != -skip for tower in model.config.text):
+        yield Notice(f"The model {model.config.name} has a clip skip of its own; {skip} changes nothing.")
+    if request.prompt_syntax != "plain":
+        return  # chunks have room for everything
     for text in dict.fromkeys((*request.prompts, request.negative)):
         lost = tokenizer.dropped(text)
         if lost:
@@ -122,7 +125,27 @@ def _notices(model: LatentDiffusion, request: ResolvedRequest) -> Iterator[Notic
 @torch.no_grad()
 def _encode(model: LatentDiffusion, request: ResolvedRequest) -> dict[str, Conditioning]:
     """Every distinct text once, (1 L D) each."""
-    return {text: model.text_encoder([text]) for text in dict.fromkeys((*request.prompts, request.negative))}
+    conditions = {}
+    for text in dict.fromkeys((*request.prompts, request.negative)):
+        prompt = request.parsed(text)
+        if prompt is None:
+            conditions[text] = model.text_encoder([text], request.clip_skip)
+        else:
+            conditions[text] = model.text_encoder.encode_prompt(prompt, request.clip_skip)
+    return conditions
+
+
+def _batches(request: ResolvedRequest, conditions: dict[str, Conditioning], size: int) -> list[range]:
+    """Pictures that follow each other and whose prompts are equally long, at most `size` at once."""
+    batches: list[range] = []
+    for i in range(request.pictures):
+        last = batches[-1] if batches else range(0)
+        fits = 0 < len(last) < size
+        if fits and conditions[request.prompt_of(last[0])].joins(conditions[request.prompt_of(i)]):
+            batches[-1] = range(last.start, i + 1)
+        else:
+            batches.append(range(i, i + 1))
+    return batches
 
 
 def _denoiser(

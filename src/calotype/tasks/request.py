@@ -10,7 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
+from calotype.conditioning.prompt import SYNTAXES, Prompt, parse
 from calotype.diffusion.grids import GRIDS
+from calotype.diffusion.known_noise import NOISES
 from calotype.diffusion.samplers import SAMPLERS
 from calotype.errors import InputError
 from calotype.models.config import ModelConfig
@@ -40,12 +42,15 @@ class Request(BaseModel):
 
     prompts           one or more texts; one plain text is accepted too
     negative          what to steer away from, for all prompts
+    prompt_syntax     how texts are read, a name in `SYNTAXES`
+    clip_skip         the text layer to read: 1 the last, 2 the one before …; None the model's own
     model             a shipped name or a path, as `calotype models` lists them
     steps             sampler steps, 1 to 1000
     guidance          classifier-free scale, 0 or more; 1 is none and costs half
     sampler, grid     names in `SAMPLERS` and `GRIDS`
     sampler_options   what that sampler takes besides: eta, s_noise, order
     seed              of the first picture; picture i (prompt by prompt, then count) has seed + i
+    noise             whose random numbers: a name in `NOISES`
     count             pictures of each prompt
     width, height     pixels
     rescale           0 to 1, guidance rescaling (arXiv 2305.08891)
@@ -57,6 +62,8 @@ class Request(BaseModel):
 
     prompts: tuple[str, ...]
     negative: str = ""
+    prompt_syntax: str | None = None
+    clip_skip: int | None = None
     model: str = "icons"
     steps: int | None = None
     guidance: float | None = None
@@ -64,6 +71,7 @@ class Request(BaseModel):
     grid: str | None = None
     sampler_options: dict[str, float] = {}
     seed: int | None = None
+    noise: str = "calotype"
     count: int = 1
     width: int | None = None
     height: int | None = None
@@ -97,6 +105,10 @@ class Request(BaseModel):
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise InputError(f"{name} is {value}; give a whole number from {low} to {high}.")
+        if self.clip_skip is not None and self.clip_skip < 1:
+            raise InputError(
+                f"clip_skip is {self.clip_skip}; give 1 for the last text layer, 2 for the one before."
+            )
         if self.guidance is not None and not 0 <= self.guidance < math.inf:
             raise InputError(
                 f"guidance is {self.guidance}; give a number of at least 0 (1 is none, 3 to 8 is usual)."
@@ -109,6 +121,8 @@ class Request(BaseModel):
             )
         _known("sampler", self.sampler, SAMPLERS)
         _known("grid", self.grid, GRIDS)
+        _known("noise", self.noise, NOISES)
+        _known("prompt syntax", self.prompt_syntax, SYNTAXES)
         self._check_options()
         if self.pictures > MOST_PICTURES:
             raise InputError(
@@ -162,7 +176,7 @@ class Request(BaseModel):
     def resolved(self, config: ModelConfig) -> ResolvedRequest:
         """The same request with nothing left open, for this model.
 
-        Raises InputError where the model cannot make that size.
+        Raises InputError where the model cannot make that size or read that prompt.
         """
         width = config.size if self.width is None else self.width
         height = config.size if self.height is None else self.height
@@ -180,10 +194,13 @@ class Request(BaseModel):
             "guidance": own.guidance,
             "sampler": own.sampler,
             "grid": own.grid,
+            "prompt_syntax": own.prompt_syntax,
             "seed": secrets.randbelow(2**32),
         }
         given = {name: value for name, value in self if value is not None}
-        return ResolvedRequest(**{**fresh, **given, "width": width, "height": height})
+        asked = ResolvedRequest(**{**fresh, **given, "width": width, "height": height})
+        asked.check_reading(config)
+        return asked
 
 
 class ResolvedRequest(Request):
@@ -196,6 +213,28 @@ class ResolvedRequest(Request):
     seed: int
     width: int
     height: int
+    prompt_syntax: str = "plain"  # of pictures made before there was another
+
+    def parsed(self, text: str) -> Prompt | None:
+        """A prompt's meaning in the a1111 syntax; None in the plain one, where it means its letters."""
+        return parse(text) if self.prompt_syntax == "a1111" else None
+
+    def check_reading(self, config: ModelConfig) -> None:
+        """InputError where the model has too few text layers, or a prompt asks for what cannot be done."""
+        for tower in config.text:
+            layers = tower.clip.layers
+            if -tower.layer_at(self.clip_skip) > layers:
+                raise InputError(
+                    f"clip_skip is {self.clip_skip}; the model {config.name} has {layers} text layers, "
+                    f"give 1 to {layers}."
+                )
+        for text in (*self.prompts, self.negative):
+            found = self.parsed(text)
+            if found is not None and found.loras:
+                raise InputError(
+                    f"The prompt asks for the LoRA {found.loras[0].name!r}, but LoRAs cannot be loaded yet; "
+                    "leave <lora:…> out."
+                )
 
     def seed_of(self, index: int) -> int:
         """The seed of picture `index`."""

@@ -55,7 +55,8 @@ def steady(model: LatentDiffusion, pictures: int) -> Model:
 
     def call(x: Tensor, sigma: Tensor, condition: Conditioning) -> Tensor:
         known = _agrees.setdefault(model.denoiser, {})
-        case = (x.shape, pictures, next(model.denoiser.parameters()).dtype, torch.get_num_threads())
+        dtype = next(model.denoiser.parameters()).dtype
+        case = (x.shape, condition.sizes(), pictures, dtype, torch.get_num_threads())
         if case not in known:
             result = one_by_one(x, sigma, condition)
             known[case] = torch.equal(result, denoiser(x, sigma, condition))

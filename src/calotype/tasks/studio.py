@@ -40,7 +40,7 @@ class Studio:
         """One prompt as a plain text gives one picture; a list of prompts, or a `count`, gives a list.
 
         `options` are the fields of `Request`: seed, steps, guidance ….  Pictures come prompt by prompt,
-        picture i with seed + i.  A prompt too long for the model is cut with a UserWarning.
+        picture i with seed + i.  A plain prompt too long for the model is cut with a UserWarning.
         Raises InputError.
         """
         single = isinstance(prompt, str) and count is None
