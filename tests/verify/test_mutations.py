@@ -172,6 +172,48 @@ MUTATIONS = {
         "nesterov = torch.zeros_like(parameter)",
         "training/test_muon.py",
     ),
+    "pickle: every class is harmless": (
+        "checkpoints/pickled.py",
+        "elif name in HARMLESS:",
+        "elif name:",
+        "checkpoints/test_pickled.py",
+    ),
+    "pickle: copies cost nothing": (
+        "checkpoints/pickled.py",
+        "self.spend(len(pairs))\n                _update",
+        "_update",
+        "checkpoints/test_pickled.py",
+    ),
+    "zip: the name in front of a file is not looked at": (
+        "checkpoints/torch_file.py",
+        "or repeated != raw or",
+        "or",
+        "checkpoints/test_weights_file.py",
+    ),
+    "old layout: the length on disk is not looked at": (
+        "checkpoints/torch_file.py",
+        "!= storage.whole:",
+        "< storage.whole - 10**9:",
+        "checkpoints/test_weights_file.py",
+    ),
+    "tensor: one element beyond its storage": (
+        "checkpoints/weights_file.py",
+        "_span(value.shape, value.stride) > room)",
+        "_span(value.shape, value.stride) > room + 1)",
+        "checkpoints/test_pickled.py",
+    ),
+    "tensor: not copied into place": (
+        "checkpoints/weights_file.py",
+        "if place.start % size:",
+        "if place.start % size < 0:",
+        "checkpoints/test_weights_file.py",
+    ),
+    "safetensors: overlaps are let through": (
+        "checkpoints/weights_file.py",
+        "if extents[name].start != end:",
+        "if extents[name].start > end:",
+        "checkpoints/test_weights_file.py",
+    ),
 }
 
 
