@@ -31,6 +31,8 @@ from calotype.models.latent_diffusion import LatentDiffusion, build, unfilled
 from calotype.networks.autoencoder import Autoencoder
 
 PARTS = ("autoencoder", "text_encoder", "denoiser")
+OUTLINE = "denoiser.network.outline."
+"""Beginning of the names of the weights that read an outline off the text's last tokens."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,19 @@ def save(
     dtype: torch.dtype = torch.float16,
     parts: Sequence[str] = PARTS,
 ) -> str:
-    """Write the model (or only the named parts) atomically; returns the hash of the weights as stored.
+    """Write the model (or only the named parts, or parts of parts) atomically; returns the hash of the
+    weights as stored.
 
     Raises OutputError where the file cannot be written, CheckpointError where a weight is not a finite
     number in `dtype`.
     """
     path = Path(path)
     tensors = {}
-    for part in parts:
-        for name, value in model.parts()[part].state_dict().items():
+    kept = tuple(f"{part}." for part in parts)
+    for part, module in model.parts().items():
+        for name, value in module.state_dict().items():
+            if not f"{part}.{name}".startswith(kept):
+                continue
             stored = value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
             if not bool(torch.isfinite(stored).all()):
                 raise CheckpointError(
@@ -190,6 +196,14 @@ class _File:
             )
         module.load_state_dict(state, assign=True)
 
+    def some(self, prefix: str, device: torch.device | str, dtype: torch.dtype) -> dict[str, Tensor]:
+        """The tensors whose names begin with `prefix`, named by the rest."""
+        return {
+            name.removeprefix(prefix): self._file.get_tensor(name).to(device, dtype)
+            for name in self.shapes
+            if name.startswith(prefix)
+        }
+
 
 def _some(names: Iterable[str]) -> str:
     """The first three names, and how many more."""
@@ -264,8 +278,10 @@ def load_autoencoder(
 
 def load_text_encoder(
     path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> TextEncoder:
-    """Only the text encoder, of a whole model or of a file that holds nothing else; errors as `load`'s."""
+) -> tuple[TextEncoder, dict[str, Tensor]]:
+    """Only the text encoder, of a whole model or of a file that holds little else, and the weights by which
+    a U-Net reads the outline that it foretells ({} where the model has none); errors as `load`'s.
+    """
     file = _File(path)
     config = file.config()
     if not config.text or not any(name.startswith("text_encoder.") for name in file.shapes):
@@ -273,4 +289,4 @@ def load_text_encoder(
     with unfilled():
         encoder = TextEncoder(config.text, file.tokenizer(config))
     file.fill("text_encoder", encoder, device, dtype)
-    return encoder.eval()
+    return encoder.eval(), file.some(OUTLINE, device, dtype)

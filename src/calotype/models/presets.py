@@ -32,7 +32,7 @@ def icons() -> ModelConfig:
                     width=256,
                     layers=4,
                     heads=8,
-                    context_length=32,  # the last 16 foretell the picture, cell by cell (TextTraining)
+                    context_length=32,  # the last 16 foretell an outline, cell by cell
                     mlp_width=1024,
                     activation="gelu",
                     end_token=8191,
@@ -50,6 +50,7 @@ def icons() -> ModelConfig:
             heads=(2, 4, 4),
             context_width=256,
             vector_width=256,  # the pooled text reaches every block, as in SDXL
+            outline_cells=4,
             norm_groups=16,
         ),
         parameterization="v",
@@ -96,6 +97,7 @@ def tiny() -> ModelConfig:
             heads=(2, 2),
             context_width=16,
             norm_groups=4,
+            outline_cells=2,
         ),
         parameterization="v",
         schedule=ScheduleConfig("cosine"),

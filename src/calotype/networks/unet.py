@@ -35,6 +35,8 @@ class UNetConfig:
     vector_width: width of the conditioning vector (SDXL's pooled text and sizes), or None.
     classes: number of class labels (the x4 upscaler's noise levels), or None.
     guidance_width: width of the guidance embedding (LCM, arXiv:2310.04378, section 4.3), or None.
+    outline_cells: 0, or n where the last n*n context tokens foretell the picture: each, through one linear
+        layer, a cell of `outline_side` pixels squared of an n by n table, laid beside the input.
     context_only_levels: the levels whose self-attention attends to the context instead (the x4
         upscaler), or None for nowhere.
     """
@@ -52,6 +54,8 @@ class UNetConfig:
     vector_width: int | None = None
     classes: int | None = None
     guidance_width: int | None = None
+    outline_cells: int = 0
+    outline_side: int = 4
     context_only_levels: tuple[bool, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -143,7 +147,12 @@ class UNet(nn.Module):
         )
         self.class_embedding = None if config.classes is None else nn.Embedding(config.classes, embedded)
 
-        self.enter = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        channels = config.in_channels
+        self.outline = None
+        if config.outline_cells:
+            self.outline = nn.Linear(config.context_width, channels * config.outline_side**2)
+            channels *= 2
+        self.enter = nn.Conv2d(channels, widths[0], 3, padding=1)
         skips = [widths[0]]  # channels of every map kept for the way up
         self.down = nn.ModuleList()
         for i, width in enumerate(widths):
@@ -189,6 +198,8 @@ class UNet(nn.Module):
         embedding = self.embed(noise_label, vector, label, guidance)
         self._check("context", bool(self.config.context_width), context)
 
+        if self.outline is not None and context is not None:
+            x = torch.cat([x, self.foretold(context, x.shape[-2:])], dim=1)  # (B C H W) -> (B 2C H W)
         x = self.enter(x)
         skips = [x]
         for level in self.down:
@@ -209,6 +220,18 @@ class UNet(nn.Module):
                 x = level.resample(x, skips[-1].shape[-2:])
         y: Tensor = self.leave(self.norm(x))
         return y
+
+    def foretold(self, context: Tensor, size: tuple[int, ...] | None = None) -> Tensor:
+        """The outline that the context (B L D) foretells, at `size` = (H, W) or its own: (B C H W)."""
+        assert self.outline is not None
+        n, side = self.config.outline_cells, self.config.outline_side
+        said: Tensor = self.outline(context[:, -n * n :])  # (B L D) -> (B n*n C*s*s)
+        said = said.unflatten(2, (-1, side, side)).unflatten(1, (n, n))  # -> (B n n C s s)
+        # (B n n C s s) -> (B C n s n s) -> (B C n*s n*s)
+        picture = said.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+        if size is not None and picture.shape[-2:] != size:
+            picture = nn.functional.interpolate(picture, size, mode="bilinear")
+        return picture.contiguous(memory_format=torch.channels_last)
 
     def embed(
         self,

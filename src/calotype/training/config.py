@@ -123,20 +123,17 @@ class DiffusionTraining(TrainConfig):
 class TextTraining(TrainConfig):
     """The text encoder alone, before the diffusion model: what will the picture of this caption look like?
 
-    The last `cells`² tokens, which are padding in all but the longest captions, each foretell one cell of
-    the latents, cut into `cells` by `cells`, through a linear readout that is then thrown away.  The answer
-    with the least squared error is the mean of all pictures of such a caption, which is all that a denoiser
-    can know in pure noise.  Taught here it costs a tenth of what it costs taught through the U-Net.
+    Its last tokens, which are padding in all but the longest captions, each foretell one cell of the latents
+    (`UNetConfig.outline_cells`).  The answer with the least squared error is the mean of all pictures of
+    such a caption, which is all that a denoiser can know in pure noise; taught here it costs a tenth of what
+    it costs taught through the U-Net, which afterwards sees it beside its input.
     """
 
-    cells: int = 4
     caption_dropout: float = 0.05
     sample_prompts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.cells < 1:
-            raise InputError(f"Training option cells is {self.cells}; give 1 or more.")
         if not 0 <= self.caption_dropout <= 1:
             raise InputError(
                 f"Training option caption_dropout is {self.caption_dropout}; give a share from 0 to 1."
@@ -238,7 +235,6 @@ def tiny_text() -> TextTraining:
         evaluate_every=0,
         checkpoint_every=5,
         log_every=1,
-        cells=2,
         sample_prompts=("a red apple",),
     )
 

@@ -20,7 +20,7 @@ def exponent_of(length: float) -> float:
 
 
 class Ema:
-    """Average of a module's float parameters; `update` weights step t by t**gamma.
+    """Average of the parameters that a module trains; `update` weights step t by t**gamma.
 
     The weight of the newest step is 1 - (1 - 1/t)**(gamma + 1), so the first update copies
     the parameters and nothing of the initial weights stays.
@@ -28,7 +28,7 @@ class Ema:
 
     def __init__(self, module: nn.Module, length: float) -> None:
         self.gamma = exponent_of(length)
-        self._live = dict(module.named_parameters())
+        self._live = {name: value for name, value in module.named_parameters() if value.requires_grad}
         self.average = {name: value.detach().clone() for name, value in self._live.items()}
 
     @torch.no_grad()

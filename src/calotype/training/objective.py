@@ -201,40 +201,34 @@ class Examples:
 
 
 class TextObjective(Objective):
-    """How far the latents are from what their captions let one expect."""
+    """How far the latents are from the outline that their captions foretell."""
 
-    not_for_muon = ("readout.",)
+    not_for_muon = ("outline.",)
 
     def __init__(
         self, config: TextTraining, model: LatentDiffusion, training: Examples, held_out: Examples | None
     ) -> None:
-        """Raises InputError where the latents do not divide into the cells, or the text has no room."""
+        """Raises InputError where the model's U-Net takes no outline, or the latents have another size."""
         super().__init__()
         self.config = config
-        self.text_encoder = model.text_encoder
-        channels, height, width = training.latents.shape
-        cells, room = config.cells, training.captions.tokens.shape[-1]
-        if height % cells or width % cells or cells * cells > room - 2:
+        network, height, width = model.denoiser.network, *training.latents.shape[1:]
+        side = network.config.outline_cells * network.config.outline_side
+        if network.outline is None or (height, width) != (side, side):
             raise InputError(
-                f"Training option cells is {cells}; it must divide the latents' {height} x {width} and "
-                f"leave room in the {room} tokens of a text."
+                f"The U-Net of {model.config.name} takes an outline of {side} x {side} from its text, the "
+                f"latents are {height} x {width}; give a model whose outline_cells and outline_side fit."
             )
-        self._cell = (channels, height // cells, width // cells)
-        features = sum(part.clip.width for part in model.text_encoder.configs)
-        self.readout = nn.Linear(features, channels * self._cell[1] * self._cell[2])
+        self.text_encoder = model.text_encoder
+        self.outline = network.outline
+        self._network = [network]  # in a list: only its outline is trained
         self._model = [model]
         self._training, self._held_out = training, held_out
 
     def foretold(self, tokens: Tensor) -> Tensor:
-        """What the texts' tokens (B T L) let one expect: latents (B C H W)."""
-        assert isinstance(self.config, TextTraining)
-        n = self.config.cells
+        """The outline of texts' tokens (B T L): latents (B C H W)."""
         text = self.text_encoder.encode_tokens(tokens.transpose(0, 1))  # (B T L) -> (T B L)
         assert text.tokens is not None
-        said = self.readout(text.tokens[:, -n * n :])  # (B L D) -> (B n*n C*h*w)
-        said = said.unflatten(2, self._cell).unflatten(1, (n, n))  # -> (B n n C h w)
-        # (B n n C h w) -> (B C n h n w) -> (B C n*h n*w)
-        return said.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+        return self._network[0].foretold(text.tokens)
 
     def forward(self, latents: Tensor, tokens: Tensor) -> dict[str, Tensor]:
         """latents (B C H W), tokens (B T L)."""
@@ -249,7 +243,7 @@ class TextObjective(Objective):
         uniforms = torch.rand(2, len(indices), generator=step_generator(config.seed, step, "text"))
         rows = examples.captions.choose(indices, uniforms[0], uniforms[1] < config.caption_dropout)[share]
         latents = examples.latents.draw(indices[share], torch.zeros(1))
-        device = self.readout.weight.device
+        device = self.outline.weight.device
         tokens = examples.captions.tokens[:, rows].transpose(0, 1)  # (T N L) -> (B T L)
         return {"latents": latents.to(device), "tokens": tokens.to(device)}
 
@@ -271,7 +265,8 @@ class TextObjective(Objective):
 
     @torch.no_grad()
     def export(self, path: Path, recipe: Mapping[str, Any]) -> None:
-        native.save(path, self._model[0], recipe=recipe, parts=("text_encoder",))
+        parts = ("text_encoder", native.OUTLINE.removesuffix("."))
+        native.save(path, self._model[0], recipe=recipe, parts=parts)
 
 
 class DiffusionObjective(Objective):

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from calotype.checkpoints import native
-from calotype.conditioning.text import TextEncoder
 from calotype.conditioning.tokenizer import Tokenizer
 from calotype.data.folder import PictureFolder, Record
 from calotype.errors import InputError
@@ -177,7 +176,7 @@ def prepare_diffusion(
         if autoencoder is not None:
             model = _with_autoencoder(model, native.load_autoencoder(autoencoder), autoencoder)
         if text_encoder is not None:
-            model = _with_text_encoder(model, native.load_text_encoder(text_encoder), config.seed)
+            model = _with_text_encoder(model, text_encoder, config.seed)
     else:
         model = _new_model(model_config, data, config.seed, autoencoder, text_encoder)
     training, held_out = _examples(model, data, plan, watch)
@@ -198,9 +197,7 @@ def _new_model(
         trained = native.load_autoencoder(autoencoder)
         model_config = dataclasses.replace(model_config, autoencoder=trained.config)
     if text_encoder is not None:
-        encoder = native.load_text_encoder(text_encoder)
-        model = build(_hearing(model_config, encoder), encoder.tokenizer, seed=seed)
-        model = model.replace(text_encoder=encoder)
+        model = _on_text_encoder(model_config, text_encoder, seed)
     else:
         tokenizer = _tokenizer(model_config, [record.captions for record in data.records])
         if tokenizer is not None:
@@ -233,25 +230,30 @@ def _examples(
     return training, examples(data.held_out, data.held_out_records, "validation")
 
 
-def _hearing(config: ModelConfig, encoder: TextEncoder) -> ModelConfig:
-    """The config with this text encoder, its U-Net as wide at the ears."""
+def _on_text_encoder(config: ModelConfig, path: Path, seed: int) -> LatentDiffusion:
+    """Fresh networks on a trained text encoder, the U-Net as wide at the ears, its outline already read."""
+    encoder, outline = native.load_text_encoder(path)
     context = sum(part.clip.width for part in encoder.configs)
     pooled = sum(part.clip.projection_width or part.clip.width for part in encoder.configs if part.pooled)
     unet = dataclasses.replace(config.unet, context_width=context, vector_width=pooled or None)
-    return dataclasses.replace(config, text=encoder.configs, unet=unet)
+    config = dataclasses.replace(config, text=encoder.configs, unet=unet)
+    model = build(config, encoder.tokenizer, seed=seed)
+    if model.denoiser.network.outline is not None and outline:
+        model.denoiser.network.outline.load_state_dict(outline)
+    return model.replace(text_encoder=encoder)
 
 
-def _with_text_encoder(model: LatentDiffusion, encoder: TextEncoder, seed: int) -> LatentDiffusion:
+def _with_text_encoder(model: LatentDiffusion, path: Path, seed: int) -> LatentDiffusion:
     """Another text encoder: what of the U-Net hears it, and has another width now, begins anew."""
-    fresh = build(_hearing(model.config, encoder), encoder.tokenizer, seed=seed)
+    fresh = _on_text_encoder(model.config, path, seed)
     wanted = fresh.denoiser.state_dict()
     kept = {
         name: value
         for name, value in model.denoiser.state_dict().items()
-        if value.shape == wanted[name].shape
+        if value.shape == wanted[name].shape and not name.startswith("network.outline.")
     }
     fresh.denoiser.load_state_dict(wanted | kept)
-    return fresh.replace(autoencoder=model.autoencoder, text_encoder=encoder)
+    return fresh.replace(autoencoder=model.autoencoder)
 
 
 def _with_autoencoder(model: LatentDiffusion, autoencoder: Autoencoder, path: Path) -> LatentDiffusion:
