@@ -7,6 +7,7 @@ carries `</w>`; pairs are merged in the order of `merges`.  A text becomes START
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -63,7 +64,7 @@ def _pipeline(model: models.BPE) -> FastTokenizer:
 
 
 class Tokenizer:
-    """Texts to token numbers.  Make one with `from_vocab`, `from_clip_files` or `train`."""
+    """Texts to token numbers.  Make one with `clip`, `from_vocab`, `from_clip_files` or `train`."""
 
     def __init__(self, vocab: dict[str, int], merges: Sequence[str], context_length: int) -> None:
         for special in (START, END):
@@ -101,6 +102,13 @@ class Tokenizer:
         Raises CheckpointError where the two do not fit each other.
         """
         return cls(vocab, merges, context_length)
+
+    @classmethod
+    def clip(cls) -> Tokenizer:
+        """OpenAI's: 49,408 entries, 77 tokens a text, of every Stable Diffusion from 1 to XL."""
+        packed = (Path(__file__).parent / "clip_merges.txt.gz").read_bytes()
+        merges = gzip.decompress(packed).decode().split("\n")[:-1]
+        return cls(clip_vocabulary(merges), merges, 77)
 
     @classmethod
     def from_clip_files(cls, folder: str | Path, context_length: int = 77) -> Tokenizer:
