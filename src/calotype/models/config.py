@@ -9,6 +9,7 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from calotype.conditioning.sizes import SizeConfig
 from calotype.conditioning.text import TextConfig
 from calotype.conditioning.tokenizer import Tokenizer
 from calotype.diffusion.schedule import FlowSchedule, NoiseSchedule
@@ -47,12 +48,18 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a request takes where it names nothing."""
+    """What a request takes where it names nothing, and what it cannot name.
+
+    offset         added to every step of the leading grid (Stable Diffusion's `steps_offset` is 1)
+    ends_at_first  DDIM ends at the schedule's first level instead of 0 (`set_alpha_to_one` false)
+    """
 
     steps: int = 20
     guidance: float = 5.0
     sampler: str = "dpmpp_2m"
     grid: str = "trailing"
+    offset: int = 0
+    ends_at_first: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,8 @@ class ModelConfig:
     text              the text towers; none for a model without text
     parameterization  what the U-Net puts out: eps, x0, v, flow or edm
     sigma_data        edm only: the standard deviation of the data
+    sizes             SDXL's numbers about the picture, which join the pooled text in the vector
+    zero_negative     no negative prompt is a condition of zeros (SDXL base), not that of the empty text
     """
 
     name: str
@@ -77,6 +86,8 @@ class ModelConfig:
     schedule: ScheduleConfig
     defaults: Defaults = field(default_factory=Defaults)
     sigma_data: float = 0.5
+    sizes: SizeConfig | None = None
+    zero_negative: bool = False
 
     @property
     def factor(self) -> int:

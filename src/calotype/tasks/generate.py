@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import PIL.Image
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from calotype.conditioning.conditioning import Conditioning
 from calotype.diffusion import guidance
 from calotype.diffusion.denoiser import Denoiser
-from calotype.diffusion.grids import GRIDS
+from calotype.diffusion.grids import GRIDS, Grid, leading, linspace, trailing
 from calotype.diffusion.noise import PictureNoise
 from calotype.diffusion.samplers import SAMPLERS, Step
 from calotype.models.latent_diffusion import LatentDiffusion
@@ -70,7 +70,7 @@ def generate(model: LatentDiffusion, request: Request) -> Iterator[Event]:
     """
     asked = request.resolved(model.config)
     schedule = model.denoiser.schedule
-    sigmas = GRIDS[asked.grid](schedule)(asked.steps, schedule.sigma_min, schedule.sigma_max)
+    sigmas = _grid(model, asked)(asked.steps, schedule.sigma_min, schedule.sigma_max)
     yield from _notices(model, asked)
     conditions = _encode(model, asked)
     factor = model.config.factor
@@ -119,20 +119,44 @@ def _notices(model: LatentDiffusion, request: ResolvedRequest) -> Iterator[Notic
             )
 
 
+def _grid(model: LatentDiffusion, request: ResolvedRequest) -> Grid:
+    """The grid asked for, as the model's own scheduler would lay it."""
+    schedule, own = model.denoiser.schedule, model.config.defaults
+    final = schedule.sigma_min if own.ends_at_first and request.sampler == "ddim" else 0.0
+    if request.grid == "leading":
+        return leading(schedule, own.offset, final)
+    if request.grid in ("trailing", "linspace"):
+        return {"trailing": trailing, "linspace": linspace}[request.grid](schedule, final)
+    return GRIDS[request.grid](schedule)
+
+
 @torch.no_grad()
-def _encode(model: LatentDiffusion, request: ResolvedRequest) -> dict[str, Conditioning]:
-    """Every distinct text once, (1 L D) each."""
-    return {text: model.text_encoder([text]) for text in dict.fromkeys((*request.prompts, request.negative))}
+def _encode(model: LatentDiffusion, request: ResolvedRequest) -> dict[tuple[str, bool], Conditioning]:
+    """Every distinct text once, (1 L D) each, by itself and whether it is the negative one."""
+    texts = dict.fromkeys([*((prompt, False) for prompt in request.prompts), (request.negative, True)])
+    return {(text, negative): _condition(model, request, text, negative) for text, negative in texts}
+
+
+def _condition(model: LatentDiffusion, request: ResolvedRequest, text: str, negative: bool) -> Conditioning:
+    """One text's condition, with all else that the model wants to know of the picture."""
+    config = model.config
+    found: Conditioning = model.text_encoder([text])
+    if negative and not text and config.zero_negative:
+        found = found.scaled(0.0)
+    if config.sizes is not None and found.vector is not None:
+        told = config.sizes.vector(request.width, request.height, negative=negative).to(found.vector)
+        found = replace(found, vector=torch.cat([found.vector, told], dim=1))  # (1 P), (1 S) -> (1 P+S)
+    return found
 
 
 def _denoiser(
     model: LatentDiffusion,
     request: ResolvedRequest,
-    conditions: dict[str, Conditioning],
+    conditions: dict[tuple[str, bool], Conditioning],
     indices: Sequence[int],
 ) -> Denoiser:
-    positive = Conditioning.cat([conditions[request.prompt_of(i)] for i in indices])
-    negative = Conditioning.cat([conditions[request.negative]] * len(indices))
+    positive = Conditioning.cat([conditions[request.prompt_of(i), False] for i in indices])
+    negative = Conditioning.cat([conditions[request.negative, True]] * len(indices))
     apg = None if request.apg is None else guidance.Apg(**request.apg.model_dump())
     return guidance.guided(
         steady(model, len(indices)),
