@@ -51,12 +51,17 @@ REFINER = replace(
     vector_width=64 + 5 * 8,
 )
 UPSCALER = replace(
-    UNET2, in_channels=7, heads=(8, 8), classes=20, context_width=96, attention_levels=(False, True)
+    UNET2,
+    in_channels=7,
+    heads=(8, 8),
+    classes=20,
+    attention_levels=(False, True),
+    context_only_levels=(False, True),
 )
 
 
 def model(name: str, unet: UNetConfig, text: tuple[TextConfig, ...], **fields: object) -> ModelConfig:
-    scale = 0.13025 if name.startswith("sdxl") else 0.18215
+    scale = 0.13025 if name.startswith("sdxl") else 0.08333 if name == "sd-upscaler" else 0.18215
     autoencoder = AutoencoderConfig(block_channels=(32, 64), layers_per_block=1, scale=scale)
     usual = ModelConfig(
         name=name,
@@ -87,6 +92,7 @@ CONFIGS = {
         model("lcm", replace(UNET1, guidance_width=16), TEXT1),
         model("sd2", UNET2, TEXT2, parameterization="v"),
         model("sd2-inpainting", replace(UNET2, in_channels=9), TEXT2),
+        model("sd-upscaler", UPSCALER, TEXT2, parameterization="v"),
         model("sdxl", XL, TEXT_XL, sizes=SizeConfig(8), zero_negative=True),
         model(
             "sdxl-inpainting", replace(XL, in_channels=9), TEXT_XL, sizes=SizeConfig(8), zero_negative=True
@@ -101,6 +107,7 @@ PIPELINES = {
     "lcm": "LatentConsistencyModelPipeline",
     "sd2": "StableDiffusionPipeline",
     "sd2-inpainting": "StableDiffusionInpaintPipeline",
+    "sd-upscaler": "StableDiffusionUpscalePipeline",
     "sdxl": "StableDiffusionXLPipeline",
     "sdxl-inpainting": "StableDiffusionXLInpaintPipeline",
     "sdxl-refiner": "StableDiffusionXLImg2ImgPipeline",

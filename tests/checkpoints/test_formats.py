@@ -63,6 +63,8 @@ def test_the_networks_agree(theirs: Theirs, model: LatentDiffusion) -> None:
         ours["vector"] = torch.cat([pooled, told.expand(2, -1)], dim=1)
     if unet.guidance_width is not None:
         options["timestep_cond"] = ours["guidance"] = normal(2, unet.guidance_width)
+    if unet.classes is not None:
+        options["class_labels"] = ours["label"] = torch.tensor([3, 17])
     wanted = theirs.unet(x, label, context, **options).sample
     assert relative_error(model.denoiser.network(x, label, context, **ours), wanted) <= EXACT
 
@@ -155,6 +157,7 @@ TOWERS = {
     "lcm": ("cond_stage_model.transformer.",),
     "sd2": ("cond_stage_model.model.",),
     "sd2-inpainting": ("cond_stage_model.model.",),
+    "sd-upscaler": ("cond_stage_model.model.",),
     "sdxl": ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."),
     "sdxl-inpainting": ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."),
     "sdxl-refiner": ("conditioner.embedders.0.model.",),

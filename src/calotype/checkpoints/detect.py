@@ -54,8 +54,8 @@ FAMILIES = {
         Family("sdxl", "Stable Diffusion XL base", 1024, 1024, guidance=7.0, scale=0.13025),
         Family("sdxl-inpainting", "Stable Diffusion XL, inpainting", 1024, 1024, guidance=7.0, scale=0.13025),
         Family("sdxl-refiner", "Stable Diffusion XL refiner", 1024, 1024, guidance=7.0, scale=0.13025),
-        Family("lcm", "Stable Diffusion 1.x, LCM", sampler="lcm", grid="trailing", steps=4),
-        Family("sdxl-lcm", "Stable Diffusion XL, LCM", 1024, 1024, 7.5, 0.13025, "lcm", "trailing", 4),
+        Family("lcm", "Stable Diffusion 1.x, LCM", guidance=8.5, sampler="lcm", grid="trailing", steps=4),
+        Family("sdxl-lcm", "Stable Diffusion XL, LCM", 1024, 1024, 8.0, 0.13025, "lcm", "trailing", 4),
     )
 }
 
@@ -163,4 +163,6 @@ def family(path: Path, unet: UNetConfig, *, sized: bool = True) -> Family:
         kind = "sd2" if unet.linear_projection else "sd1"
     if unet.guidance_width is not None:
         kind = "sdxl-lcm" if kind == "sdxl" else "lcm"
+    if extra and unet.guidance_width is not None:
+        raise _refusal(path, "an LCM for inpainting")
     return FAMILIES[f"{kind}-inpainting" if extra else kind]

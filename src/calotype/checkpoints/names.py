@@ -131,21 +131,21 @@ class _Index:
     """Rows by pattern.  Names that differ in their numbers only share a drawer, so that few are tried."""
 
     def __init__(self, rows: Iterable[tuple[str, Row]]) -> None:
-        self._drawers: dict[str, list[tuple[re.Pattern[str], Row]]] = {}
+        self._drawers: dict[str, list[tuple[list[str], Row]]] = {}
         for pattern, row in rows:
-            compiled = re.compile(re.escape(pattern).replace(r"\{\}", r"(\d+)"))
-            drawer = _NUMBER.sub("#", pattern.replace("{}", "#"))
-            self._drawers.setdefault(drawer, []).append((compiled, row))
+            drawer, numbers = _PLACE.sub("#", pattern), _PLACE.findall(pattern)
+            self._drawers.setdefault(drawer, []).append((numbers, row))
 
-    def meet(self, name: str) -> tuple[Row, tuple[str, ...]] | None:
-        for pattern, row in self._drawers.get(_NUMBER.sub("#", name), ()):
-            match = pattern.fullmatch(name)
-            if match:
-                return row, match.groups()
+    def meet(self, name: str) -> tuple[Row, list[str]] | None:
+        """The row whose pattern fits, and the numbers that stand for its `{}`."""
+        numbers = _PLACE.findall(name)
+        for wanted, row in self._drawers.get(_PLACE.sub("#", name), ()):
+            if all(want in ("{}", number) for want, number in zip(wanted, numbers, strict=True)):
+                return row, [n for want, n in zip(wanted, numbers, strict=True) if want == "{}"]
         return None
 
 
-_NUMBER = re.compile(r"\d+")
+_PLACE = re.compile(r"\d+|\{\}")
 
 
 def _shape(stored: tuple[int, ...], row: Row) -> tuple[int, ...]:

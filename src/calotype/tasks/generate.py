@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import PIL.Image
 import torch
@@ -16,6 +16,7 @@ from calotype.diffusion.grids import GRIDS, Grid, leading, linspace, trailing
 from calotype.diffusion.noise import PictureNoise
 from calotype.diffusion.samplers import SAMPLERS, Step
 from calotype.models.latent_diffusion import LatentDiffusion
+from calotype.tasks.condition import Conditions, encode
 from calotype.tasks.picture import Picture, Record
 from calotype.tasks.request import Request, ResolvedRequest
 from calotype.tasks.steady import batch_size, steady
@@ -72,7 +73,7 @@ def generate(model: LatentDiffusion, request: Request) -> Iterator[Event]:
     schedule = model.denoiser.schedule
     sigmas = _grid(model, asked)(asked.steps, schedule.sigma_min, schedule.sigma_max)
     yield from _notices(model, asked)
-    conditions = _encode(model, asked)
+    conditions = encode(model, asked)
     factor = model.config.factor
     channels = model.config.unet.out_channels
     shape = (channels, asked.height // factor, asked.width // factor)
@@ -130,38 +131,20 @@ def _grid(model: LatentDiffusion, request: ResolvedRequest) -> Grid:
     return GRIDS[request.grid](schedule)
 
 
-@torch.no_grad()
-def _encode(model: LatentDiffusion, request: ResolvedRequest) -> dict[tuple[str, bool], Conditioning]:
-    """Every distinct text once, (1 L D) each, by itself and whether it is the negative one."""
-    texts = dict.fromkeys([*((prompt, False) for prompt in request.prompts), (request.negative, True)])
-    return {(text, negative): _condition(model, request, text, negative) for text, negative in texts}
-
-
-def _condition(model: LatentDiffusion, request: ResolvedRequest, text: str, negative: bool) -> Conditioning:
-    """One text's condition, with all else that the model wants to know of the picture."""
-    config = model.config
-    found: Conditioning = model.text_encoder([text])
-    if negative and not text and config.zero_negative:
-        found = found.scaled(0.0)
-    if config.sizes is not None and found.vector is not None:
-        told = config.sizes.vector(request.width, request.height, negative=negative).to(found.vector)
-        found = replace(found, vector=torch.cat([found.vector, told], dim=1))  # (1 P), (1 S) -> (1 P+S)
-    return found
-
-
 def _denoiser(
     model: LatentDiffusion,
     request: ResolvedRequest,
-    conditions: dict[tuple[str, bool], Conditioning],
+    conditions: Conditions,
     indices: Sequence[int],
 ) -> Denoiser:
     positive = Conditioning.cat([conditions[request.prompt_of(i), False] for i in indices])
     negative = Conditioning.cat([conditions[request.negative, True]] * len(indices))
     apg = None if request.apg is None else guidance.Apg(**request.apg.model_dump())
+    distilled = model.config.unet.guidance_width is not None  # it was told the scale, and does the rest
     return guidance.guided(
         steady(model, len(indices)),
         (positive, negative),
-        request.guidance,
+        1.0 if distilled else request.guidance,
         rescale=request.rescale,
         interval=request.interval,
         apg=apg,
