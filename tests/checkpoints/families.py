@@ -33,13 +33,13 @@ OPEN_CLIP = replace(OPENAI, activation="gelu")
 UNET1 = UNetConfig(
     in_channels=4, block_channels=(32, 64), attention_levels=(True, False), heads=(8, 8), **COMMON
 )
-UNET2 = replace(UNET1, block_channels=(64, 128), heads=(1, 2), linear_projection=True)
+UNET2 = replace(UNET1, block_channels=(64, 128), heads=(1, 2), layers_per_block=1, linear_projection=True)
 XL = replace(
     UNET2,
     block_channels=(64, 64, 128),
     heads=(1, 1, 2),
     attention_levels=(False, True, True),
-    transformer_depth=(1, 2, 3),
+    transformer_depth=(1, 1, 2),
     context_width=128,
     vector_width=64 + 6 * 8,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from tests.networks.reference import relative_error
 from torch import Tensor
 
 from calotype.checkpoints import shelf, single_file
-from calotype.checkpoints.weights import SafetensorsFile
-from calotype.models.latent_diffusion import LatentDiffusion
+from calotype.checkpoints.weights import SafetensorsFile, TensorInfo
+from calotype.conditioning.tokenizer import Tokenizer
+from calotype.models.latent_diffusion import LatentDiffusion, build, unfilled
+from calotype.models.presets import PRESETS
 
 EXACT = 1e-9
 
@@ -149,6 +152,36 @@ def test_diffusers_reads_our_single_file(theirs: Theirs, model: LatentDiffusion,
         assert texts.keys() == wanted.keys()
         for name, value in texts.items():
             assert torch.equal(value, wanted[name]), name
+
+
+class OnlyShapes:
+    """A weights file of the true size, of which nothing can be read."""
+
+    path = Path("model.safetensors")
+    metadata: Mapping[str, str] = {}
+
+    def __init__(self, model: LatentDiffusion) -> None:
+        self.shapes = {
+            name: TensorInfo(tuple(value.shape), torch.float16)
+            for name, value in single_file.named(model).items()
+        }
+
+    def tensor(self, name: str) -> Tensor:
+        raise AssertionError(f"{name} was read")
+
+
+@pytest.mark.parametrize("name", ["sd1", "sd2", "sdxl"])
+def test_the_true_sizes_are_recognised_unread(name: str) -> None:
+    config = PRESETS[name]()
+    with unfilled():
+        model = build(config, Tokenizer.clip())
+    file = OnlyShapes(model)
+    found = single_file.recognise(file)
+    assert found.config == replace(config, about=found.config.about, defaults=found.config.defaults)
+    # An inpainting model of the same family.
+    enter = "model.diffusion_model.input_blocks.0.0.weight"
+    file.shapes[enter] = TensorInfo((320, 9, 3, 3), torch.float16)
+    assert single_file.recognise(file).config.name == f"{name}-inpainting"
 
 
 TOWERS = {

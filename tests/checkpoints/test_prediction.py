@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from calotype.checkpoints import detect, diffusers_config
+from calotype.checkpoints import detect, diffusers_scheduler
 from calotype.checkpoints.prediction import decide
 from calotype.errors import CheckpointError
 
@@ -95,6 +95,6 @@ def test_an_unknown_answer_is_an_error() -> None:
 def test_a_folders_scheduler(
     told: dict[str, Any], sampler: str, grid: str, offset: int, at_first: bool
 ) -> None:
-    schedule, own = diffusers_config.scheduler(PATH, told | {"beta_schedule": "scaled_linear"}, SD1)
+    schedule, own = diffusers_scheduler.read(PATH, told | {"beta_schedule": "scaled_linear"}, SD1)
     assert (own.sampler, own.grid, own.offset, own.ends_at_first) == (sampler, grid, offset, at_first)
     assert schedule.zero_terminal_snr == told.get("rescale_betas_zero_snr", False)

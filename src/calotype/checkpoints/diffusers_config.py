@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from calotype.checkpoints.detect import Family
 from calotype.checkpoints.sizes import CLIP_END
 from calotype.errors import CheckpointError, InputError
-from calotype.models.config import Defaults, ModelConfig, ScheduleConfig
+from calotype.models.config import ModelConfig
 from calotype.networks.autoencoder import AutoencoderConfig
 from calotype.networks.clip_text import ClipTextConfig
 from calotype.networks.unet import UNetConfig
@@ -64,27 +63,6 @@ CLIP: dict[str, tuple[Any, ...]] = {"hidden_act": ("quick_gelu", "gelu"), "layer
 
 DOWN = {True: "CrossAttnDownBlock2D", False: "DownBlock2D"}
 UP = {True: "CrossAttnUpBlock2D", False: "UpBlock2D"}
-
-SAMPLERS = {
-    "DDIMScheduler": ("ddim", "leading"),
-    "DDPMScheduler": ("ddpm", "leading"),
-    "EulerDiscreteScheduler": ("euler", "linspace"),
-    "EulerAncestralDiscreteScheduler": ("euler_a", "linspace"),
-    "HeunDiscreteScheduler": ("heun", "linspace"),
-    "LMSDiscreteScheduler": ("lms", "linspace"),
-    "DPMSolverMultistepScheduler": ("dpmpp_2m", "linspace"),
-    "UniPCMultistepScheduler": ("unipc", "linspace"),
-    "LCMScheduler": ("lcm", "trailing"),
-}
-"""diffusers' class: our sampler, and the spacing of steps it has where the folder names none."""
-
-BETAS: dict[str, Literal["linear", "scaled_linear", "cosine"]] = {
-    "linear": "linear",
-    "scaled_linear": "scaled_linear",
-    "squaredcos_cap_v2": "cosine",
-}
-PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
-SIGMAS = {"use_karras_sigmas": "karras", "use_exponential_sigmas": "exponential", "use_beta_sigmas": "beta"}
 
 
 def unet(path: Path, told: Settings) -> UNetConfig:
@@ -250,75 +228,6 @@ def clip_settings(config: ClipTextConfig, layers: int, *, start: int, pad: int) 
         "eos_token_id": config.end_token,
         "pad_token_id": pad,
     }
-
-
-def scheduler(path: Path, told: Settings, family: Family) -> tuple[ScheduleConfig, Defaults]:
-    """Of scheduler/scheduler_config.json.
-
-    The sampler is the scheduler's where Calotype has it, else the family's.
-    Raises CheckpointError for noise levels that Calotype does not make.
-    """
-    betas = told.get("beta_schedule", "linear")
-    if betas not in BETAS or told.get("trained_betas") is not None:
-        raise CheckpointError(
-            f"{path} has beta_schedule {betas!r} or trained_betas; Calotype makes {', '.join(BETAS)}."
-        )
-    zero = bool(told.get("rescale_betas_zero_snr", False))
-    schedule = ScheduleConfig(
-        BETAS[betas],
-        steps=told.get("num_train_timesteps", 1000),
-        beta_start=told.get("beta_start", 0.0001),
-        beta_end=told.get("beta_end", 0.02),
-        zero_terminal_snr=zero,
-    )
-    sampler, spacing = SAMPLERS.get(str(told.get("_class_name")), (family.sampler, family.grid))
-    spaced = told.get("timestep_spacing", spacing) if str(told.get("_class_name")) in SAMPLERS else spacing
-    grid = next((grid for key, grid in SIGMAS.items() if told.get(key)), spaced)
-    if sampler == "lcm" or zero:
-        grid = "trailing"
-    if sampler == "dpmpp_2m" and told.get("algorithm_type") == "sde-dpmsolver++":
-        sampler = "dpmpp_2m_sde"
-    return schedule, Defaults(
-        family.steps,
-        family.guidance,
-        sampler,
-        grid,
-        offset=told.get("steps_offset", 0),
-        ends_at_first=not told.get("set_alpha_to_one", True),
-    )
-
-
-def scheduler_settings(config: ModelConfig) -> dict[str, Any]:
-    """The inverse; CheckpointError for a model that is no diffusion by steps.
-
-    A sampler or grid that diffusers does not have is left out for DDIM's.
-    """
-    schedule, own = config.schedule, config.defaults
-    names = {ours: theirs for theirs, ours in BETAS.items()}
-    if schedule.kind not in names or config.parameterization not in PREDICTIONS:
-        raise CheckpointError(
-            f"The model {config.name} is trained as {config.parameterization} on a {schedule.kind} schedule, "
-            "which diffusers' Stable Diffusion does not sample; convert it to --format native."
-        )
-    kinds = {sampler: kind for kind, (sampler, _) in SAMPLERS.items()}
-    settings: dict[str, Any] = {
-        "_class_name": kinds.get(own.sampler.removesuffix("_sde"), "DDIMScheduler"),
-        "num_train_timesteps": schedule.steps,
-        "beta_schedule": names[schedule.kind],
-        "beta_start": schedule.beta_start,
-        "beta_end": schedule.beta_end,
-        "prediction_type": PREDICTIONS[config.parameterization],
-        "timestep_spacing": own.grid if own.grid in ("leading", "trailing", "linspace") else "leading",
-        # Where it means nothing, 1 spares people a warning of the pipeline's.
-        "steps_offset": own.offset if own.grid == "leading" else 1,
-        "rescale_betas_zero_snr": schedule.zero_terminal_snr,
-    }
-    if settings["_class_name"] == "DDIMScheduler":
-        settings |= {"clip_sample": False, "set_alpha_to_one": not own.ends_at_first}
-    if own.sampler == "dpmpp_2m_sde":
-        settings["algorithm_type"] = "sde-dpmsolver++"
-    settings |= {key: True for key, grid in SIGMAS.items() if grid == own.grid}
-    return settings
 
 
 def _check(path: Path, told: Settings, allowed: Mapping[str, tuple[Any, ...]]) -> None:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from calotype.checkpoints import detect, diffusers_config, diffusers_names, prediction
+from calotype.checkpoints import detect, diffusers_config, diffusers_names, diffusers_scheduler, prediction
 from calotype.checkpoints.compose import model_config, text_configs
 from calotype.checkpoints.found import Found, Piece
 from calotype.checkpoints.weights import open_component, read_json
@@ -46,7 +46,7 @@ def recognise(folder: Path, explicit: str | None = None) -> Found:
     family = detect.family(folder, unet, sized=settings.get("class_embed_type") != "projection")
     told = read_json(folder / "scheduler" / "scheduler_config.json")
     decided = prediction.decide(folder, family, explicit=explicit, scheduler=told)
-    schedule, defaults = diffusers_config.scheduler(folder / "scheduler", told, family)
+    schedule, defaults = diffusers_scheduler.read(folder / "scheduler", told, family)
     vae_path = folder / "vae" / "config.json"
     autoencoder = diffusers_config.autoencoder(vae_path, read_json(vae_path), family.scale)
     pieces = [
@@ -143,17 +143,18 @@ def _vocabulary(folder: Path) -> tuple[dict[str, int], list[str]] | None:
 
 
 def _with_extra(folder: Path, config: ModelConfig, side: Any) -> tuple[ModelConfig, dict[str, Any]]:
-    """The config with what calotype.json adds, and the recipe; without it, with the U-Net's own picture size.
+    """The config with the U-Net's own picture size and what calotype.json adds, and the recipe.
 
-    A wrong entry is a CheckpointError, as in a file of Calotype's own.
+    Everything is checked for its type, as a file of Calotype's own is; what is wrong is a CheckpointError.
     """
+    told = read_json(folder / EXTRA) if (folder / EXTRA).is_file() else {}
     if isinstance(side, int):
         config = dataclasses.replace(config, size=side * config.factor)
-    if not (folder / EXTRA).is_file():
-        return config, {}
-    told = read_json(folder / EXTRA)
+    recipe = told.get("recipe", {})
+    if not isinstance(recipe, dict):
+        raise CheckpointError(f"{folder / EXTRA} holds a damaged recipe; fetch the folder again.")
     whole = json.loads(config.to_json()) | {key: told[key] for key in KEPT if key in told}
     try:
-        return ModelConfig.from_json(json.dumps(whole)), dict(told.get("recipe", {}))
-    except (CheckpointError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder / EXTRA}: {error}") from None
+        return ModelConfig.from_json(json.dumps(whole)), recipe
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder} makes no model: {error}") from None

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from calotype.checkpoints import diffusers_config, diffusers_names
+from calotype.checkpoints import diffusers_config, diffusers_names, diffusers_scheduler
 from calotype.checkpoints.diffusers_folder import EXTRA, INDEX, KEPT, TEXT_WEIGHTS, WEIGHTS
 from calotype.checkpoints.names import Layout
 from calotype.checkpoints.weights import as_dtype, write_safetensors
@@ -46,7 +46,7 @@ def write(folder: Path, model: LatentDiffusion, dtype: torch.dtype | None, recip
     """
     config = model.config
     components = _components(model)
-    scheduler = diffusers_config.scheduler_settings(config)
+    scheduler = diffusers_scheduler.settings(config)
     tokenizer = model.text_encoder.tokenizer
     assert tokenizer is not None  # `_components` has refused models without text
     if folder.exists():

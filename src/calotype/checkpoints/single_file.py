@@ -192,14 +192,7 @@ def write(path: Path, model: LatentDiffusion, dtype: torch.dtype | None, recipe:
     Raises CheckpointError where a number is not finite in `dtype`, OutputError where it cannot be written.
     """
     config = model.config
-    tensors: dict[str, Tensor] = {}
-    for module, place, layout in _layouts(model):
-        named = {
-            name.removeprefix(place): value
-            for name, value in module.state_dict().items()
-            if name.startswith(place)
-        }
-        tensors |= layout.write(named)
+    tensors = named(model)
     if config.parameterization == "v":  # the sign by which other programs know it
         tensors["v_pred"] = torch.zeros(0)
     if config.schedule.zero_terminal_snr:
@@ -211,11 +204,18 @@ def write(path: Path, model: LatentDiffusion, dtype: torch.dtype | None, recipe:
     write_safetensors(path, as_dtype(tensors, dtype), metadata)
 
 
-def _layouts(model: LatentDiffusion) -> Iterator[tuple[nn.Module, str, Layout]]:
-    """Every network's part, its place in it and how a single file names it.
+def named(model: LatentDiffusion) -> dict[str, Tensor]:
+    """All its weights under the names of a single file; CheckpointError for a model that has no such file."""
+    tensors: dict[str, Tensor] = {}
+    for module, place, layout in _layouts(model):
+        state = module.state_dict()
+        below = {name.removeprefix(place): state[name] for name in state if name.startswith(place)}
+        tensors |= layout.write(below)
+    return tensors
 
-    Raises CheckpointError for a model that has no such file.
-    """
+
+def _layouts(model: LatentDiffusion) -> Iterator[tuple[nn.Module, str, Layout]]:
+    """Every network's part, its place in it and how a single file names it."""
     config = model.config
     if config.autoencoder is None or not config.text:
         raise CheckpointError(
