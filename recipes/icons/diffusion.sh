@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# The diffusion model of `icons` in its two stages: diffusion.sh DATA AUTOENCODER [FOLDER] [more options]
+# The diffusion model of `icons` in its three stages: diffusion.sh DATA AUTOENCODER [FOLDER] [more options]
 # Run it again to go on where it was stopped.
 set -euo pipefail
 data=$1 autoencoder=$2 folder=${3:-runs}
+calotype train text "$data" --autoencoder "$autoencoder" --out "$folder/text" --resume "${@:4}"
 calotype train diffusion "$data" --recipe icons-coarse --autoencoder "$autoencoder" \
-    --out "$folder/coarse" --resume "${@:4}"
+    --text-encoder "$folder/text/model.safetensors" --out "$folder/coarse" --resume "${@:4}"
 calotype train diffusion "$data" --recipe icons --init-from "$folder/coarse/model.safetensors" \
     --out "$folder/diffusion" --resume "${@:4}"

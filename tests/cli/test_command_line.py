@@ -213,6 +213,7 @@ def test_help_where_nothing_is_asked(capsys: pytest.CaptureFixture[str], command
         ["generate"],
         ["replay"],
         ["models"],
+        ["convert"],
         ["evaluate"],
         ["train", "autoencoder"],
         ["train", "diffusion"],

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -129,3 +130,13 @@ def test_bad_files_are_one_sentence(tmp_path: Path) -> None:
         Tokenizer.from_vocab({"a": 0}, [])
     with pytest.raises(CheckpointError, match="do not fit"):
         Tokenizer.from_vocab({"a": 0, START: 1, END: 2}, ["x y"])
+
+
+def test_clips_own_vocabulary(tmp_path: Path) -> None:
+    clip = Tokenizer.clip()
+    assert (len(clip), clip.start, clip.end) == (49408, 49406, 49407)
+    assert clip.encode(["a photo of a cat"])[0, :7].tolist() == [49406, 320, 1125, 539, 320, 2368, 49407]
+    theirs: Any = reference(clip, tmp_path)
+    for text in TEXTS:
+        wanted = theirs(text, padding="max_length", truncation=True)["input_ids"]
+        assert clip.encode([text])[0].tolist() == wanted, text

@@ -48,7 +48,7 @@ def test_icons_fits_its_file() -> None:
     with torch.device("meta"):
         total = count(UNet(config.unet)) + count(Autoencoder(config.autoencoder))
         total += sum(count(ClipText(tower.clip)) for tower in config.text)
-    assert 2 * total < 28e6
+    assert 2 * total < 35e6  # of 36 MB for all weights of the package
 
 
 def change(whole: str, /, **changes: object) -> str:

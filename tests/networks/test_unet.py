@@ -241,3 +241,47 @@ def test_sinusoids() -> None:
         [[1.0, 1.0, 0.0, 0.0], [-0.4161468, 0.9998000, 0.9092974, 0.0199987]]
     )  # cos 2, cos 0.02, sin 2, sin 0.02
     torch.testing.assert_close(found, wanted)
+
+
+OUTLINED = dataclasses.replace(
+    SD1,
+    block_channels=(8, 16),
+    attention_levels=(True, True),
+    transformer_depth=(1, 1),
+    heads=(2, 2),
+    outline_cells=2,
+    outline_side=4,
+)
+
+
+def test_the_outline_is_a_table_of_cells_in_reading_order() -> None:
+    net = network(OUTLINED)
+    context = torch.randn(3, 7, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    assert net.outline is not None
+    with torch.no_grad():
+        outline = net.foretold(context)
+        assert outline.shape == (3, 4, 8, 8)
+        for number, (row, column) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
+            cell = outline[:, :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
+            said = net.outline(context[:, 3 + number])
+            assert torch.allclose(cell.flatten(1), said, rtol=1e-12)
+
+
+def test_the_outline_lies_beside_the_input() -> None:
+    net = network(OUTLINED)
+    plain = UNet(dataclasses.replace(OUTLINED, in_channels=8, outline_cells=0)).double()
+    weights = {name: value for name, value in net.state_dict().items() if not name.startswith("outline.")}
+    plain.load_state_dict(weights)
+    given = inputs(OUTLINED, (8, 8))
+    with torch.no_grad():
+        beside = torch.cat([given["x"], net.foretold(given["context"])], dim=1)
+        assert torch.allclose(net(**given), plain(**given | {"x": beside}), rtol=1e-12)
+        # at another size it is the same outline, stretched
+        wide = net.foretold(given["context"], (16, 8))
+        assert wide.shape == (3, 4, 16, 8)
+        assert torch.allclose(wide[:, :, 0], net.foretold(given["context"])[:, :, 0])
+
+
+def test_an_outline_needs_text_to_foretell_it() -> None:
+    with pytest.raises(InputError, match="outline_cells"):
+        dataclasses.replace(OUTLINED, context_width=0)

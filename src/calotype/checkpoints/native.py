@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -19,13 +18,13 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from calotype import __version__
+from calotype.checkpoints.weights import as_dtype, some, write_safetensors
 from calotype.conditioning.text import TextEncoder
 from calotype.conditioning.tokenizer import Tokenizer, clip_vocabulary
-from calotype.errors import CheckpointError, InputError, OutputError
+from calotype.errors import CheckpointError, InputError
 from calotype.models.config import ModelConfig
 from calotype.models.latent_diffusion import LatentDiffusion, build, unfilled
 from calotype.networks.autoencoder import Autoencoder
@@ -57,29 +56,25 @@ def save(
     model: LatentDiffusion,
     *,
     recipe: Mapping[str, Any] | None = None,
-    dtype: torch.dtype = torch.float16,
+    dtype: torch.dtype | None = torch.float16,
     parts: Sequence[str] = PARTS,
 ) -> str:
     """Write the model (or only the named parts, or parts of parts) atomically; returns the hash of the
     weights as stored.
 
+    dtype  None for the precisions the weights have
+
     Raises OutputError where the file cannot be written, CheckpointError where a weight is not a finite
     number in `dtype`.
     """
-    path = Path(path)
-    tensors = {}
     kept = tuple(f"{part}." for part in parts)
-    for part, module in model.parts().items():
-        for name, value in module.state_dict().items():
-            if not f"{part}.{name}".startswith(kept):
-                continue
-            stored = value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
-            if not bool(torch.isfinite(stored).all()):
-                raise CheckpointError(
-                    f"{part}.{name} holds numbers that are not finite in {dtype}; "
-                    "the training has diverged, go back to an earlier checkpoint."
-                )
-            tensors[f"{part}.{name}"] = stored
+    named = {
+        f"{part}.{name}": value
+        for part, module in model.parts().items()
+        for name, value in module.state_dict().items()
+        if f"{part}.{name}".startswith(kept)
+    }
+    tensors = as_dtype(named, dtype)
     digest = weights_sha256(tensors)
     metadata = {
         "format": "calotype",
@@ -88,23 +83,26 @@ def save(
         "weights_sha256": digest,
         "calotype_version": __version__,
     }
-    tokenizer = model.text_encoder.tokenizer
-    if tokenizer is not None:
-        told: dict[str, Any] = {"merges": tokenizer.merges, "context_length": tokenizer.context_length}
-        if tokenizer.vocab != clip_vocabulary(tokenizer.merges):  # else the merges tell it
-            told["vocab"] = tokenizer.vocab
-        metadata["tokenizer"] = json.dumps(told, ensure_ascii=False)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(tensors, partial, metadata)
-        partial.chmod(0o644)  # safetensors makes files for their owner only
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(
-            f"{path} cannot be written ({error}); choose another place or free space."
-        ) from None
+    if model.text_encoder.tokenizer is not None:
+        metadata["tokenizer"] = tokenizer_to_json(model.text_encoder.tokenizer)
+    write_safetensors(Path(path), tensors, metadata)
     return digest
+
+
+def tokenizer_to_json(tokenizer: Tokenizer) -> str:
+    """Merges, context length, and the vocabulary where CLIP's layout does not tell it."""
+    told: dict[str, Any] = {"merges": tokenizer.merges, "context_length": tokenizer.context_length}
+    if tokenizer.vocab != clip_vocabulary(tokenizer.merges):  # else the merges tell it
+        told["vocab"] = tokenizer.vocab
+    return json.dumps(told, ensure_ascii=False)
+
+
+def tokenizer_from_json(text: str) -> Tokenizer:
+    """The inverse of `tokenizer_to_json`; ValueError, KeyError or TypeError where the text is none such."""
+    stored = json.loads(text)
+    merges = stored["merges"]
+    vocab = stored["vocab"] if "vocab" in stored else clip_vocabulary(merges)
+    return Tokenizer.from_vocab(vocab, merges, stored["context_length"])
 
 
 def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
@@ -157,10 +155,7 @@ class _File:
         if not config.text:
             return None
         try:
-            stored = json.loads(self.text("tokenizer"))
-            merges = stored["merges"]
-            vocab = stored["vocab"] if "vocab" in stored else clip_vocabulary(merges)
-            return Tokenizer.from_vocab(vocab, merges, stored["context_length"])
+            return tokenizer_from_json(self.text("tokenizer"))
         except (ValueError, KeyError, TypeError):
             raise CheckpointError(
                 f"{self.path} holds a damaged tokenizer; make or fetch the file again."
@@ -169,7 +164,9 @@ class _File:
     def dtype(self) -> str:
         return next((str(self._file.get_slice(name).get_dtype()) for name in self.shapes), "none")
 
-    def fill(self, part: str, module: nn.Module, device: torch.device | str, dtype: torch.dtype) -> None:
+    def fill(
+        self, part: str, module: nn.Module, device: torch.device | str, dtype: torch.dtype | None
+    ) -> None:
         """Give the module, built on the meta device, its tensors; strict in names and shapes."""
         wanted = {f"{part}.{name}": tuple(value.shape) for name, value in module.state_dict().items()}
         stored = {name: shape for name, shape in self.shapes.items() if name.startswith(part + ".")}
@@ -180,7 +177,7 @@ class _File:
             if wanted[name] != stored[name]
         ]
         problems = [
-            f"{verb} {_some(names)}"
+            f"{verb} {some(names)}"
             for verb, names in (("lacks", missing), ("has unknown", extra), ("has misshapen", misshapen))
             if names
         ]
@@ -196,20 +193,13 @@ class _File:
             )
         module.load_state_dict(state, assign=True)
 
-    def some(self, prefix: str, device: torch.device | str, dtype: torch.dtype) -> dict[str, Tensor]:
+    def under(self, prefix: str, device: torch.device | str, dtype: torch.dtype) -> dict[str, Tensor]:
         """The tensors whose names begin with `prefix`, named by the rest."""
         return {
             name.removeprefix(prefix): self._file.get_tensor(name).to(device, dtype)
             for name in self.shapes
             if name.startswith(prefix)
         }
-
-
-def _some(names: Iterable[str]) -> str:
-    """The first three names, and how many more."""
-    ordered = sorted(names)
-    shown = ", ".join(ordered[:3])
-    return shown if len(ordered) <= 3 else f"{shown} and {len(ordered) - 3} more"
 
 
 def describe(path: str | Path) -> FileInfo:
@@ -235,9 +225,9 @@ def describe(path: str | Path) -> FileInfo:
 
 
 def load(
-    path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = torch.float32
 ) -> LatentDiffusion:
-    """The whole model, ready for use, weights in `dtype` on `device`.
+    """The whole model, ready for use, weights in `dtype` (None for as they are stored) on `device`.
 
     Raises CheckpointError: not a file, cut short, another format, a config of the wrong kind, a part or a
     key missing, unknown or misshapen.
@@ -256,7 +246,7 @@ def load(
         file.fill(part, module, device, dtype)
     unknown = [name for name in file.shapes if name.partition(".")[0] not in PARTS]
     if unknown:
-        raise CheckpointError(f"{file.path} has unknown {_some(unknown)}; the file needs a newer Calotype.")
+        raise CheckpointError(f"{file.path} has unknown {some(unknown)}; the file needs a newer Calotype.")
     return model.replace(weights_hash=file.text("weights_sha256"))
 
 
@@ -289,4 +279,4 @@ def load_text_encoder(
     with unfilled():
         encoder = TextEncoder(config.text, file.tokenizer(config))
     file.fill("text_encoder", encoder, device, dtype)
-    return encoder.eval(), file.some(OUTLINE, device, dtype)
+    return encoder.eval(), file.under(OUTLINE, device, dtype)

@@ -32,7 +32,15 @@ def generate(
             "Default: the prompt's words and the seed.",
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help="A name from `calotype models`, or a file.")] = "icons",
+    model: Annotated[
+        str, typer.Option(help="A name from `calotype models`, a file, or a diffusers folder.")
+    ] = "icons",
+    prediction: Annotated[
+        str | None, typer.Option(help="What its U-Net predicts, where the file is wrong: eps, v or x0.")
+    ] = None,
+    vae: Annotated[
+        str | None, typer.Option(help="A file or folder whose autoencoder is used instead of the model's.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Sampler steps. Default: the model's.")] = None,
     guidance: Annotated[
         float | None, typer.Option(help="How strictly to follow the prompt; 1 is no guidance.")
@@ -73,7 +81,7 @@ def generate(
     """Draw pictures of what the prompts say; prints the path of each."""
     clock = Clock()
     with clock.stage("imports"):
-        from calotype.checkpoints import native, shelf
+        from calotype.checkpoints import shelf
         from calotype.tasks import picture as files
         from calotype.tasks.generate import Drawn, generate
         from calotype.tasks.picture import Picture
@@ -105,12 +113,15 @@ def generate(
             files.check_writable(files.output_paths(output, request.pictures))
         sheets = [] if sheet is None else files.output_paths(sheet, 1)
         files.check_writable(sheets)
-        path = shelf.find(model)
+        found = shelf.recognise(shelf.find(model), prediction)
         _set_threads(threads)
-        asked = request.resolved(native.describe(path).config)
+        asked = request.resolved(found.config)
         paths = files.default_paths(asked) if output is None else files.output_paths(output, request.pictures)
         files.check_writable(paths)
-        loaded = native.load(path, device=pick_device(device))
+        place = pick_device(device)
+        loaded = found.load(place)
+        if vae is not None:
+            loaded = shelf.with_autoencoder(loaded, Path(vae).expanduser(), place)
     pictures: list[Picture] = []
     undecoded: dict[int, Tensor] = {}
     try:
@@ -143,6 +154,8 @@ def replay(
     model: Annotated[
         str | None, typer.Option(help="Where its model is, if not where the picture says.")
     ] = None,
+    prediction: Annotated[str | None, typer.Option(help="As when the picture was made.")] = None,
+    vae: Annotated[str | None, typer.Option(help="As when the picture was made.")] = None,
     output: Annotated[str | None, typer.Option("-o", "--output", help="Write the replay too.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda …. Default: the best one here.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: torch's choice.")] = None,
@@ -152,7 +165,7 @@ def replay(
     Exit code 0 if they are identical, 1 if they are not.
     """
     clock = Clock()
-    from calotype.checkpoints import native, shelf
+    from calotype.checkpoints import shelf
     from calotype.tasks import picture as files
     from calotype.tasks.replay import Comparison, replay
     from calotype.tasks.studio import pick_device
@@ -161,7 +174,8 @@ def replay(
     if output is not None:
         files.check_writable(files.output_paths(output, 1))
     _set_threads(threads)
-    loaded = native.load(shelf.find(model or record.request.model), device=pick_device(device))
+    path = shelf.find(model or record.request.model)
+    loaded = shelf.load(path, pick_device(device), prediction=prediction, vae=vae)
     identical = False
     for event in _watched(replay(loaded, picture, image, record), clock):
         if isinstance(event, Comparison):

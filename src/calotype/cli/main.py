@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from calotype import __version__
+from calotype.cli.convert import convert
 from calotype.cli.data import icons
 from calotype.cli.generate import generate, replay
 from calotype.cli.models import models
@@ -26,6 +27,7 @@ data_app.command("icons")(icons)
 app.command("generate")(generate)
 app.command("replay")(replay)
 app.command("models")(models)
+app.command("convert")(convert)
 app.command("evaluate")(evaluate)
 app.add_typer(train_app, name="train")
 app.add_typer(data_app, name="data")

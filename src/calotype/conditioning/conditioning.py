@@ -57,6 +57,10 @@ class Conditioning:
         """Moved to `device`; the floating fields cast to `dtype`, whole-number labels left as they are."""
         return self._map(lambda v: v.to(device, dtype if v.is_floating_point() else None))
 
+    def scaled(self, factor: float) -> Conditioning:
+        """Every floating field multiplied."""
+        return self._map(lambda v: v * factor if v.is_floating_point() else v)
+
     def repeat(self, times: int) -> Conditioning:
         """Every row `times` times in a row: 0 0 1 1 2 2."""
         return self._map(lambda v: v.repeat_interleave(times, dim=0))

@@ -7,6 +7,7 @@ carries `</w>`; pairs are merged in the order of `merges`.  A text becomes START
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -47,6 +48,24 @@ def clip_vocabulary(merges: Sequence[str]) -> dict[str, int]:
     return {token: number for number, token in enumerate(dict.fromkeys(tokens))}
 
 
+def clip_merges() -> list[str]:
+    """OpenAI's 48,894 merges, from the file in the package."""
+    packed = (Path(__file__).parent / "clip_merges.txt.gz").read_bytes()
+    return gzip.decompress(packed).decode().split("\n")[:-1]
+
+
+def read_clip_files(folder: Path) -> tuple[dict[str, int], list[str]]:
+    """Vocabulary and merges of CLIP's `vocab.json` and `merges.txt`; CheckpointError if unreadable."""
+    try:
+        vocab: Any = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+        lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder} holds no readable tokenizer ({error}); it needs vocab.json and merges.txt."
+        ) from None
+    return vocab, [line for line in lines if line and not line.startswith("#version")]
+
+
 def _pipeline(model: models.BPE) -> FastTokenizer:
     fast = FastTokenizer(model)
     fast.normalizer = normalizers.Sequence(
@@ -63,7 +82,7 @@ def _pipeline(model: models.BPE) -> FastTokenizer:
 
 
 class Tokenizer:
-    """Texts to token numbers.  Make one with `from_vocab`, `from_clip_files` or `train`."""
+    """Texts to token numbers.  Make one with `clip`, `from_vocab`, `from_clip_files` or `train`."""
 
     def __init__(self, vocab: dict[str, int], merges: Sequence[str], context_length: int) -> None:
         for special in (START, END):
@@ -103,19 +122,15 @@ class Tokenizer:
         return cls(vocab, merges, context_length)
 
     @classmethod
+    def clip(cls) -> Tokenizer:
+        """OpenAI's: 49,408 entries, 77 tokens a text, of every Stable Diffusion from 1 to XL."""
+        merges = clip_merges()
+        return cls(clip_vocabulary(merges), merges, 77)
+
+    @classmethod
     def from_clip_files(cls, folder: str | Path, context_length: int = 77) -> Tokenizer:
         """From a folder with CLIP's `vocab.json` and `merges.txt`; CheckpointError if they are unreadable."""
-        folder = Path(folder)
-        try:
-            vocab: Any = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-            lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{folder} holds no readable tokenizer ({error}); it needs vocab.json and merges.txt."
-            ) from None
-        return cls(
-            vocab, [line for line in lines if line and not line.startswith("#version")], context_length
-        )
+        return cls(*read_clip_files(Path(folder)), context_length)
 
     def save_clip_files(self, folder: str | Path) -> None:
         """Write `vocab.json` and `merges.txt` in CLIP's layout into an existing folder."""

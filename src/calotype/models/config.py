@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from calotype.conditioning.prompt import Syntax
+from calotype.conditioning.sizes import SizeConfig
 from calotype.conditioning.text import TextConfig
 from calotype.conditioning.tokenizer import Tokenizer
 from calotype.diffusion.schedule import FlowSchedule, NoiseSchedule
@@ -48,10 +49,12 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a request takes where it names nothing.
+    """What a request takes where it names nothing, and what it cannot name.
 
     prompt_syntax  plain for a model trained on captions as they stand, a1111 for the models whose prompts
                    people write with weights
+    offset         added to every step of the leading grid (Stable Diffusion's `steps_offset` is 1)
+    ends_at_first  DDIM ends at the schedule's first level instead of 0 (`set_alpha_to_one` false)
     """
 
     steps: int = 20
@@ -59,6 +62,8 @@ class Defaults:
     sampler: str = "dpmpp_2m"
     grid: str = "trailing"
     prompt_syntax: Syntax = "plain"
+    offset: int = 0
+    ends_at_first: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,8 @@ class ModelConfig:
     text              the text towers; none for a model without text
     parameterization  what the U-Net puts out: eps, x0, v, flow or edm
     sigma_data        edm only: the standard deviation of the data
+    sizes             SDXL's numbers about the picture, which join the pooled text in the vector
+    zero_negative     no negative prompt is a condition of zeros (SDXL base), not that of the empty text
     """
 
     name: str
@@ -83,6 +90,8 @@ class ModelConfig:
     schedule: ScheduleConfig
     defaults: Defaults = field(default_factory=Defaults)
     sigma_data: float = 0.5
+    sizes: SizeConfig | None = None
+    zero_negative: bool = False
 
     @property
     def factor(self) -> int:

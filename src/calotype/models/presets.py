@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from calotype.conditioning.sizes import SizeConfig
 from calotype.conditioning.text import TextConfig
 from calotype.models.config import Defaults, ModelConfig, ScheduleConfig
 from calotype.networks.autoencoder import AutoencoderConfig
@@ -223,6 +224,8 @@ def sdxl() -> ModelConfig:
         parameterization="eps",
         schedule=ScheduleConfig("scaled_linear"),
         defaults=Defaults(steps=20, guidance=7.0, sampler="dpmpp_2m", grid="karras", prompt_syntax="a1111"),
+        sizes=SizeConfig(),
+        zero_negative=True,
     )
 
 

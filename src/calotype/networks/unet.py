@@ -67,6 +67,11 @@ class UNetConfig:
                     f"UNetConfig.{name} has {len(values)} entries for {levels} levels of block_channels; "
                     f"give one per level."
                 )
+        if self.outline_cells and not self.context_width:
+            raise InputError(
+                f"UNetConfig.outline_cells is {self.outline_cells}, but there is no context to foretell an "
+                "outline; give a context_width, or outline_cells=0."
+            )
         for channels, heads in zip(self.block_channels, self.heads, strict=True):
             if channels % self.norm_groups or channels % heads:
                 raise InputError(

@@ -12,10 +12,11 @@ from torch import Tensor
 from calotype.conditioning.conditioning import Conditioning
 from calotype.diffusion import guidance
 from calotype.diffusion.denoiser import Denoiser
-from calotype.diffusion.grids import GRIDS
+from calotype.diffusion.grids import GRIDS, Grid, leading, linspace, trailing
 from calotype.diffusion.known_noise import NOISES
 from calotype.diffusion.samplers import SAMPLERS, Step
 from calotype.models.latent_diffusion import LatentDiffusion
+from calotype.tasks.condition import Conditions, encode
 from calotype.tasks.picture import Picture, Record
 from calotype.tasks.request import Request, ResolvedRequest
 from calotype.tasks.steady import batch_size, steady
@@ -70,9 +71,9 @@ def generate(model: LatentDiffusion, request: Request) -> Iterator[Event]:
     """
     asked = request.resolved(model.config)
     schedule = model.denoiser.schedule
-    sigmas = GRIDS[asked.grid](schedule)(asked.steps, schedule.sigma_min, schedule.sigma_max)
+    sigmas = _grid(model, asked)(asked.steps, schedule.sigma_min, schedule.sigma_max)
     yield from _notices(model, asked)
-    conditions = _encode(model, asked)
+    conditions = encode(model, asked)
     factor = model.config.factor
     channels = model.config.unet.out_channels
     shape = (channels, asked.height // factor, asked.width // factor)
@@ -122,45 +123,46 @@ def _notices(model: LatentDiffusion, request: ResolvedRequest) -> Iterator[Notic
             )
 
 
-@torch.no_grad()
-def _encode(model: LatentDiffusion, request: ResolvedRequest) -> dict[str, Conditioning]:
-    """Every distinct text once, (1 L D) each."""
-    conditions = {}
-    for text in dict.fromkeys((*request.prompts, request.negative)):
-        prompt = request.parsed(text)
-        if prompt is None:
-            conditions[text] = model.text_encoder([text], request.clip_skip)
-        else:
-            conditions[text] = model.text_encoder.encode_prompt(prompt, request.clip_skip)
-    return conditions
-
-
-def _batches(request: ResolvedRequest, conditions: dict[str, Conditioning], size: int) -> list[range]:
+def _batches(request: ResolvedRequest, conditions: Conditions, size: int) -> list[range]:
     """Pictures that follow each other and whose prompts are equally long, at most `size` at once."""
     batches: list[range] = []
     for i in range(request.pictures):
         last = batches[-1] if batches else range(0)
         fits = 0 < len(last) < size
-        if fits and conditions[request.prompt_of(last[0])].joins(conditions[request.prompt_of(i)]):
+        if fits and conditions[request.prompt_of(last[0]), False].joins(
+            conditions[request.prompt_of(i), False]
+        ):
             batches[-1] = range(last.start, i + 1)
         else:
             batches.append(range(i, i + 1))
     return batches
 
 
+def _grid(model: LatentDiffusion, request: ResolvedRequest) -> Grid:
+    """The grid asked for, as the model's own scheduler would lay it."""
+    schedule, own = model.denoiser.schedule, model.config.defaults
+    final = schedule.sigma_min if own.ends_at_first and request.sampler == "ddim" else 0.0
+    if request.grid == "leading":
+        return leading(schedule, own.offset, final)
+    if request.grid in ("trailing", "linspace"):
+        return {"trailing": trailing, "linspace": linspace}[request.grid](schedule, final)
+    return GRIDS[request.grid](schedule)
+
+
 def _denoiser(
     model: LatentDiffusion,
     request: ResolvedRequest,
-    conditions: dict[str, Conditioning],
+    conditions: Conditions,
     indices: Sequence[int],
 ) -> Denoiser:
-    positive = Conditioning.cat([conditions[request.prompt_of(i)] for i in indices])
-    negative = Conditioning.cat([conditions[request.negative]] * len(indices))
+    positive = Conditioning.cat([conditions[request.prompt_of(i), False] for i in indices])
+    negative = Conditioning.cat([conditions[request.negative, True]] * len(indices))
     apg = None if request.apg is None else guidance.Apg(**request.apg.model_dump())
+    distilled = model.config.unet.guidance_width is not None  # it was told the scale, and does the rest
     return guidance.guided(
         steady(model, len(indices)),
         (positive, negative),
-        request.guidance,
+        1.0 if distilled else request.guidance,
         rescale=request.rescale,
         interval=request.interval,
         apg=apg,

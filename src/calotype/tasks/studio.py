@@ -10,7 +10,7 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from calotype.checkpoints import native, shelf
+from calotype.checkpoints import shelf
 from calotype.errors import InputError
 from calotype.models.latent_diffusion import LatentDiffusion
 from calotype.tasks.generate import Event, Notice, decode, generate
@@ -66,16 +66,26 @@ class Studio:
         return decode(self.model, latents)
 
 
-def load(model: str = "icons", device: str | None = None, dtype: torch.dtype = torch.float32) -> Studio:
-    """A shipped model by name, or one from a .safetensors file.
+def load(
+    model: str = "icons",
+    device: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    *,
+    prediction: str | None = None,
+    vae: str | None = None,
+) -> Studio:
+    """A shipped model by name, or one from a .safetensors file or a diffusers folder.
 
-    device  torch's name for it; None takes CUDA where there is one, else the CPU
-    dtype   of the weights and inside the networks; everything between them is float32
+    device      torch's name for it; None takes CUDA where there is one, else the CPU
+    dtype       of the weights and inside the networks; everything between them is float32
+    prediction  what the U-Net predicts (eps, v, x0), for files that do not say it or say it wrongly
+    vae         a file or folder whose autoencoder is used instead of the model's own
 
     Raises InputError for an unknown name or device, CheckpointError for a file that cannot be used.
     """
     path = shelf.find(model)
-    return Studio(native.load(path, device=pick_device(device), dtype=dtype), model)
+    loaded = shelf.load(path, pick_device(device), dtype, prediction=prediction, vae=vae)
+    return Studio(loaded, model)
 
 
 def pick_device(name: str | None) -> torch.device:

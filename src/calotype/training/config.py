@@ -206,7 +206,8 @@ def icons_coarse_diffusion() -> DiffusionTraining:
         sample_every=500,
         checkpoint_every=100,
         weighting="uniform",
-        balance={"emoji": 4.0, "colour": 0.35, "glyph": 0.5},
+        train_text_encoder=False,
+        balance={"emoji": 3.0, "colour": 0.3, "glyph": 0.35},
         sample_prompts=ICONS_PROMPTS,
     )
 
@@ -214,7 +215,12 @@ def icons_coarse_diffusion() -> DiffusionTraining:
 def icons_diffusion() -> DiffusionTraining:
     """The second stage: the same at full size, from the first stage's weights."""
     return dataclasses.replace(
-        icons_coarse_diffusion(), batch=96, learning_rate=1e-3, cooldown=1.0, image_size=None
+        icons_coarse_diffusion(),
+        batch=64,
+        learning_rate=1.4e-3,
+        cooldown=0.8,
+        noise_shift=2.5,
+        image_size=None,
     )
 
 

@@ -1,0 +1,237 @@
+"""Single files: U-Net, autoencoder and text encoders in one, named as CompVis and Stability name them.
+
+What Calotype writes also holds its own config and tokenizer in the metadata, since heads, schedules and
+vocabularies leave no trace in names and shapes; a file without them is told by its family.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Collection, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from calotype.checkpoints import compvis_names, detect, diffusers_names, native, prediction, sizes
+from calotype.checkpoints.compose import model_config, text_configs
+from calotype.checkpoints.compvis_names import AUTOENCODER, TOWERS, UNET
+from calotype.checkpoints.found import Found, Piece
+from calotype.checkpoints.names import Layout
+from calotype.checkpoints.weights import WeightsFile, as_dtype, some, write_safetensors
+from calotype.checkpoints.weights_file import TensorInfo
+from calotype.conditioning.tokenizer import Tokenizer, clip_merges
+from calotype.errors import CheckpointError
+from calotype.models.config import ModelConfig
+from calotype.models.latent_diffusion import LatentDiffusion
+
+CONFIG, TOKENIZER, RECIPE = "calotype.config", "calotype.tokenizer", "calotype.recipe"
+"""Keys of the metadata."""
+
+OPEN_CLIP_H_LAYERS = 24
+"""SD 2.x reads the last layer but one; a copy that was cut there has one fewer."""
+
+
+def recognise(file: WeightsFile, explicit: str | None = None) -> Found:
+    """What the file is; no tensor is read.
+
+    explicit  what its U-Net predicts (eps, v, x0), if the person knows better
+
+    Raises CheckpointError: another kind of model, a part of one, unknown names, a wrong prediction type.
+    """
+    detect.refuse_others(file.path, file.shapes)
+    groups, notes = _grouped(file)
+    towers = [(prefix, layout) for prefix, layout in TOWERS if prefix in groups]
+    unet = Piece.of("denoiser", "network.", file, compvis_names.unet_met(groups[UNET], UNET), groups[UNET])
+    stored = groups[AUTOENCODER]
+    autoencoder = Piece.of(
+        "autoencoder", "", file, compvis_names.autoencoder_met(stored, AUTOENCODER), stored
+    )
+    texts = [
+        (Piece.of("text_encoder", f"towers.{i}.", file, layout.below(prefix), groups[prefix]), layout)
+        for i, (prefix, layout) in enumerate(towers)
+    ]
+    if CONFIG in file.metadata:
+        config, decided = ModelConfig.from_json(file.metadata[CONFIG]), "by Calotype's own metadata"
+        if explicit is not None:
+            kind, decided = prediction.named(file.path, explicit), "asked for"
+            config = dataclasses.replace(config, parameterization=kind)
+    else:
+        config, decided = _told_by_shapes(file, explicit, unet, autoencoder, texts)
+    return Found(
+        file.path,
+        "single-file",
+        config.about,
+        config,
+        decided,
+        (unet, autoencoder, *(piece for piece, _ in texts)),
+        partial(_tokenizer, file),
+        notes,
+        _recipe(file),
+    )
+
+
+def _grouped(file: WeightsFile) -> tuple[dict[str, dict[str, TensorInfo]], tuple[str, ...]]:
+    """Tensors by the prefix of their network, and notes on the rest.
+
+    Raises CheckpointError where tensors belong to none or a network is missing.
+    """
+    prefixes = (UNET, AUTOENCODER, *(prefix for prefix, _ in TOWERS))
+    groups: dict[str, dict[str, TensorInfo]] = {}
+    unknown, averaged = [], 0
+    for name, info in file.shapes.items():
+        prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), None)
+        if name in compvis_names.BUFFERS or name.startswith(compvis_names.TRAINING):
+            continue
+        if prefix is not None:
+            groups.setdefault(prefix, {})[name] = info
+        elif name.startswith(compvis_names.EMA):
+            averaged += 1
+        else:
+            unknown.append(name)
+    lone = _lone(groups, unknown)
+    if lone is not None:
+        raise CheckpointError(f"{file.path} is {lone} alone, only a part of a model; name a whole one.")
+    if unknown:
+        raise CheckpointError(
+            f"{file.path} holds {len(unknown)} tensors that belong to no part of a Stable Diffusion "
+            f"({some(unknown)}); it is another kind of model."
+        )
+    for what, there in (
+        ("U-Net", UNET in groups),
+        ("autoencoder", AUTOENCODER in groups),
+        ("text encoder", any(prefix in groups for prefix, _ in TOWERS)),
+    ):
+        if not there:
+            raise CheckpointError(
+                f"{file.path} has no {what}, it is only a part of a model; name a whole one."
+            )
+    notes = [f"It also holds an averaged copy of the U-Net, {averaged} tensors, which is not used."]
+    return groups, tuple(notes if averaged else ())
+
+
+def _lone(groups: Collection[str], unknown: Collection[str]) -> str | None:
+    """What a file of one network is."""
+    if set(groups) == {AUTOENCODER} or any(name.startswith("encoder.conv_in.") for name in unknown):
+        return "an autoencoder"
+    if set(groups) == {UNET} or any(name.startswith(("input_blocks.", "down_blocks.")) for name in unknown):
+        return "a U-Net"
+    tower = ("text_model.encoder.", "transformer.resblocks.")
+    if (groups and not {UNET, AUTOENCODER} & set(groups)) or any(n.startswith(tower) for n in unknown):
+        return "a text encoder"
+    return None
+
+
+def autoencoder(file: WeightsFile) -> Piece:
+    """The autoencoder of a whole file, or of one that holds nothing else, named in either fashion.
+
+    Raises CheckpointError where there is none.
+    """
+    for prefix in (AUTOENCODER, "vae.", ""):
+        stored = {
+            name: info
+            for name, info in file.shapes.items()
+            if name.startswith(tuple(prefix + part for part in ("encoder.", "decoder.", "quant_", "post_")))
+        }
+        if f"{prefix}encoder.down.0.block.0.conv1.weight" in stored:
+            layout = compvis_names.autoencoder_met(stored, prefix)
+        elif f"{prefix}encoder.down_blocks.0.resnets.0.conv1.weight" in stored:
+            layout = diffusers_names.autoencoder.below(prefix)
+        else:
+            continue
+        return Piece.of("autoencoder", "", file, layout, stored)
+    raise CheckpointError(f"{file.path} has no autoencoder; name a file with one.")
+
+
+def _told_by_shapes(
+    file: WeightsFile, explicit: str | None, unet: Piece, coder: Piece, texts: list[tuple[Piece, Layout]]
+) -> tuple[ModelConfig, str]:
+    """The config of a file that says nothing of itself, and how its prediction type was found."""
+    path, enter = file.path, unet.sources.get("middle.transformer.enter.weight")
+    # SD 1.x and the upscaler have 8 heads everywhere, all others heads of 64 channels.
+    eight = enter is None or len(enter.shape) == 4 or "class_embedding.weight" in unet.sources
+    network = unet.measured(lambda found: sizes.unet(found, (lambda _: 8) if eight else sizes.heads_of_64))
+    family = detect.family(path, network)
+    told = {name: str(value) for name, value in file.scalars.items()} | dict(file.metadata)
+    decided = prediction.decide(path, family, explicit=explicit, names=file.shapes, metadata=told)
+    openai = [layout is diffusers_names.clip and family.text != "open_clip" for _, layout in texts]
+    towers = [
+        piece.measured(partial(sizes.clip, activation="quick_gelu" if own else "gelu"))
+        for (piece, _), own in zip(texts, openai, strict=True)
+    ]
+    text = text_configs(family, towers, [None if own else "!" for own in openai])
+    if texts[0][1] is compvis_names.open_clip and towers[0].layers != OPEN_CLIP_H_LAYERS - 1:
+        text = tuple(dataclasses.replace(tower, layer=-2) for tower in text)
+    autoencoder = coder.measured(lambda found: sizes.autoencoder(found, family.scale))
+    return model_config(path, family, decided, network, autoencoder, text), decided.decided
+
+
+def _recipe(file: WeightsFile) -> dict[str, Any]:
+    try:
+        recipe = json.loads(file.metadata.get(RECIPE, "{}"))
+    except ValueError:
+        recipe = None
+    if not isinstance(recipe, dict):
+        raise CheckpointError(f"{file.path} holds a damaged recipe; make or fetch it again.")
+    return recipe
+
+
+def _tokenizer(file: WeightsFile) -> Tokenizer:
+    if TOKENIZER not in file.metadata:
+        return Tokenizer.clip()
+    try:
+        return native.tokenizer_from_json(file.metadata[TOKENIZER])
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{file.path} holds a damaged tokenizer; make or fetch it again.") from None
+
+
+def write(path: Path, model: LatentDiffusion, dtype: torch.dtype | None, recipe: Mapping[str, Any]) -> None:
+    """The whole model as one file; `dtype` None for the precisions it has.
+
+    Raises CheckpointError where a number is not finite in `dtype`, OutputError where it cannot be written.
+    """
+    config = model.config
+    tensors = named(model)
+    if config.parameterization == "v":  # the sign by which other programs know it
+        tensors["v_pred"] = torch.zeros(0)
+    if config.schedule.zero_terminal_snr:
+        tensors["ztsnr"] = torch.zeros(0)
+    metadata = {"format": "pt", CONFIG: config.to_json(), RECIPE: json.dumps(recipe, ensure_ascii=False)}
+    tokenizer = model.text_encoder.tokenizer
+    if tokenizer is not None and tokenizer.merges != clip_merges():
+        metadata[TOKENIZER] = native.tokenizer_to_json(tokenizer)
+    write_safetensors(path, as_dtype(tensors, dtype), metadata)
+
+
+def named(model: LatentDiffusion) -> dict[str, Tensor]:
+    """All its weights under the names of a single file; CheckpointError for a model that has no such file."""
+    tensors: dict[str, Tensor] = {}
+    for module, place, layout in _layouts(model):
+        state = module.state_dict()
+        below = {name.removeprefix(place): state[name] for name in state if name.startswith(place)}
+        tensors |= layout.write(below)
+    return tensors
+
+
+def _layouts(model: LatentDiffusion) -> Iterator[tuple[nn.Module, str, Layout]]:
+    """Every network's part, its place in it and how a single file names it."""
+    config = model.config
+    if config.autoencoder is None or not config.text:
+        raise CheckpointError(
+            f"The model {config.name} has no autoencoder or takes no text, for which single files have no "
+            "place; convert it to --format native."
+        )
+    unet, levels = config.unet, len(config.autoencoder.block_channels)
+    middle = bool(unet.transformer_depth[-1])
+    named = compvis_names.unet(unet.layers_per_block, unet.attention_levels, middle=middle)
+    yield model.denoiser, "network.", named.below(UNET)
+    yield model.autoencoder, "", compvis_names.autoencoder(levels).below(AUTOENCODER)
+    if config.sizes is None:
+        towers = [TOWERS[1] if unet.linear_projection else TOWERS[0]]
+    else:
+        towers = [TOWERS[4]] if config.sizes.aesthetic else [TOWERS[2], TOWERS[3]]
+    for i, (prefix, layout) in enumerate(towers):
+        yield model.text_encoder, f"towers.{i}.", layout.below(prefix)

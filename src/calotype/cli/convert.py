@@ -1,0 +1,35 @@
+"""`calotype convert`: a model in another format."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def convert(
+    source: Annotated[
+        str, typer.Argument(metavar="IN", help="A name from `calotype models`, a file, a folder.")
+    ],
+    target: Annotated[str, typer.Argument(metavar="OUT", help="The file or folder to write.")],
+    format: Annotated[
+        str | None,
+        typer.Option(
+            help="diffusers, single-file or native. Default: single-file for a .safetensors, else diffusers."
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, float16 or bfloat16. Default: as it is, to the bit.")
+    ] = None,
+    prediction: Annotated[
+        str | None, typer.Option(help="What its U-Net predicts, where the file is wrong: eps, v or x0.")
+    ] = None,
+    vae: Annotated[
+        str | None, typer.Option(help="A file or folder whose autoencoder is used instead of the model's.")
+    ] = None,
+) -> None:
+    """Write a model in another format; prints what was written."""
+    from calotype.checkpoints.convert import convert
+
+    written = convert(source, target, format, dtype, prediction=prediction, vae=vae)
+    print(f"{target} ({written})")

@@ -1,0 +1,75 @@
+"""All that a model is told of the pictures to draw: texts, and what its family wants to know besides."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from calotype.conditioning.conditioning import Conditioning
+from calotype.errors import InputError
+from calotype.models.latent_diffusion import LatentDiffusion
+from calotype.tasks.request import ResolvedRequest
+
+Conditions = dict[tuple[str, bool], Conditioning]
+"""By text, and whether it is the negative one; one row each."""
+
+
+@torch.no_grad()
+def encode(model: LatentDiffusion, request: ResolvedRequest) -> Conditions:
+    """Every distinct text once.
+
+    Raises InputError where the model cannot draw from words alone.
+    """
+    unet = model.config.unet
+    if unet.classes is not None:
+        raise InputError(
+            f"The model {model.config.name} enlarges a picture and draws none from words; use another model."
+        )
+    shared = Conditioning(channels=_everything_unknown(model, request))
+    if unet.guidance_width is not None:
+        shared = replace(shared, guidance=guidance_features(request.guidance, unet.guidance_width))
+    texts = dict.fromkeys([*((prompt, False) for prompt in request.prompts), (request.negative, True)])
+    return {
+        (text, negative): replace(
+            _text(model, request, text, negative), channels=shared.channels, guidance=shared.guidance
+        )
+        for text, negative in texts
+    }
+
+
+def _text(model: LatentDiffusion, request: ResolvedRequest, text: str, negative: bool) -> Conditioning:
+    config = model.config
+    prompt = request.parsed(text)
+    if prompt is None:
+        found: Conditioning = model.text_encoder([text], request.clip_skip)
+    else:
+        found = model.text_encoder.encode_prompt(prompt, request.clip_skip)
+    if negative and not text and config.zero_negative:
+        found = found.scaled(0.0)
+    if config.sizes is not None and found.vector is not None:
+        told = config.sizes.vector(request.width, request.height, negative=negative).to(found.vector)
+        found = replace(found, vector=torch.cat([found.vector, told], dim=1))  # (1 P), (1 S) -> (1 P+S)
+    return found
+
+
+def _everything_unknown(model: LatentDiffusion, request: ResolvedRequest) -> Tensor | None:
+    """An inpainting model's mask and known picture (1 1+C h w), where all is to be painted."""
+    unet, factor = model.config.unet, model.config.factor
+    if unet.in_channels == unet.out_channels:
+        return None
+    weight = next(model.autoencoder.parameters())
+    grey = weight.new_zeros(1, 3, request.height, request.width)
+    known = model.autoencoder.encode(grey).mode()
+    mask = known.new_ones(1, 1, request.height // factor, request.width // factor)
+    return torch.cat([mask, known], dim=1)  # (1 1 h w), (1 C h w) -> (1 1+C h w)
+
+
+def guidance_features(scale: float, width: int) -> Tensor:
+    """LCM's features of a guidance scale (arXiv:2310.04378, section 4.3): (1 width), sines first."""
+    half = width // 2
+    powers = -math.log(10000.0) * torch.arange(half, dtype=torch.float32) / (half - 1)
+    angles = 1000.0 * (scale - 1.0) * powers.exp()
+    return torch.cat([angles.sin(), angles.cos()])[None]  # (width) -> (1 width)
