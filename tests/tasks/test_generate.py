@@ -128,7 +128,7 @@ def test_pixels_do_not_depend_on_company_at_all(
 
 def test_a_model_of_pixels_without_text_draws_too(tmp_path: Path) -> None:
     config = tiny()
-    unet = dataclasses.replace(config.unet, in_channels=3, out_channels=3, context_width=0)
+    unet = dataclasses.replace(config.unet, in_channels=3, out_channels=3, context_width=0, outline_cells=0)
     config = dataclasses.replace(config, autoencoder=None, text=(), unet=unet, parameterization="flow")
     config = dataclasses.replace(config, schedule=ScheduleConfig("flow", shift=2.0))
     native.save(tmp_path / "pixels.safetensors", build(config, None))
