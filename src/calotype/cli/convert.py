@@ -27,9 +27,14 @@ def convert(
     vae: Annotated[
         str | None, typer.Option(help="A file or folder whose autoencoder is used instead of the model's.")
     ] = None,
+    drop_unknown: Annotated[
+        bool, typer.Option("--drop-unknown", help="Leave out tensors for which the model has no place.")
+    ] = False,
 ) -> None:
     """Write a model in another format; prints what was written."""
     from calotype.checkpoints.convert import convert
 
-    written = convert(source, target, format, dtype, prediction=prediction, vae=vae)
+    written = convert(
+        source, target, format, dtype, prediction=prediction, vae=vae, drop_unknown=drop_unknown
+    )
     print(f"{target} ({written})")

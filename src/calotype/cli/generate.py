@@ -113,15 +113,13 @@ def generate(
             files.check_writable(files.output_paths(output, request.pictures))
         sheets = [] if sheet is None else files.output_paths(sheet, 1)
         files.check_writable(sheets)
-        found = shelf.recognise(shelf.find(model), prediction)
+        found = shelf.recognise(shelf.find(model), prediction, vae)
         _set_threads(threads)
         asked = request.resolved(found.config)
         paths = files.default_paths(asked) if output is None else files.output_paths(output, request.pictures)
         files.check_writable(paths)
         place = pick_device(device)
         loaded = found.load(place)
-        if vae is not None:
-            loaded = shelf.with_autoencoder(loaded, Path(vae).expanduser(), place)
     pictures: list[Picture] = []
     undecoded: dict[int, Tensor] = {}
     try:
