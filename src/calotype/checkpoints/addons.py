@@ -102,7 +102,7 @@ def lora(file: WeightsFile) -> LoraInfo | None:
         _family(ranks, widths, file.metadata),
         dict(sorted(Counter(ranks.values()).items())),
         alphas,
-        targets,
+        {network: dict(kinds) for network, kinds in targets.items()},
     )
 
 

@@ -34,7 +34,7 @@ def entries(folder: Path) -> dict[str, Path]:
     Hidden folders are passed by; links are followed, each folder once.
     """
     found: dict[str, Path] = {}
-    for path in sorted(_walk(folder), key=lambda path: (path.as_posix().lower(), _rank(path))):
+    for path in sorted(_walk(folder), key=_order):
         name = path.relative_to(folder)
         known = name if path.is_dir() else name.with_suffix("")
         # of twins the first by SUFFIXES has the plain name
@@ -78,8 +78,9 @@ def _nearest(name: str, known: dict[str, Path]) -> str:
     return f"there are: {', '.join(listed[:8])}{more}." if listed else "it holds no models."
 
 
-def _rank(path: Path) -> int:
-    return SUFFIXES.index(path.suffix.lower()) if path.suffix.lower() in SUFFIXES else -1
+def _order(path: Path) -> tuple[str, int]:
+    rank = SUFFIXES.index(path.suffix.lower()) if path.suffix.lower() in SUFFIXES else -1
+    return path.with_suffix("").as_posix().lower(), rank
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -26,10 +26,11 @@ def convert(
     prediction: str | None = None,
     vae: str | None = None,
     drop_unknown: bool = False,
+    fetch: bool = True,
 ) -> Format:
     """Write the model again; returns the format it was written in.
 
-    source      a shipped name, a file or a folder
+    source      a shipped name, a file, a folder, or an id of the hub's; `fetch`: whether that may be fetched
     format      None for what the target's name says: .safetensors is a single file, no suffix a folder
     dtype       of `DTYPES`; None keeps the precisions there are, and with them every bit
     prediction  what the U-Net predicts (eps, v, x0), for files that do not say it or say it wrongly
@@ -44,7 +45,7 @@ def convert(
     kind = _format(target, format)
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"dtype is {dtype!r}; give one of {', '.join(DTYPES)}.")
-    path = shelf.find(source)
+    path = shelf.find(source, fetch=fetch)
     if target.exists() and (target.is_dir() or target.samefile(path)):
         raise OutputError(f"{target} is there already; choose another name or remove it.")
     found = shelf.recognise(path, prediction, vae)

@@ -154,7 +154,7 @@ def _whole(found: Found, files: list[WeightsFile], format: str, metadata: Mappin
         config=config,
         prediction=config.parameterization,
         decided=found.decided,
-        parameters=counts,
+        parameters=dict(counts),
         metadata=metadata,
         averaged=_averaged(files),
         misfit=found.misfit(),
@@ -257,7 +257,7 @@ def _bare(path: Path, files: list[WeightsFile], kind: Kind, family: str | None) 
         size=sum(place.stat().st_size for file in files for place in file.files),
         tensors=len(infos),
         parameters={},
-        precisions=Counter(str(info.dtype).removeprefix("torch.") for info in infos),
+        precisions=dict(Counter(str(info.dtype).removeprefix("torch.") for info in infos)),
         metadata=files[0].metadata,
     )
 

@@ -64,7 +64,7 @@ def recognise(file: WeightsFile, explicit: str | None = None, vae: Piece | None 
     return Found(
         file.path,
         "single-file",
-        config.about,
+        config.about or config.name,
         config,
         decided,
         (unet, vae, *(piece for piece, _ in texts)),

@@ -90,8 +90,10 @@ def _lines(report: Report, answer: Answer | None) -> list[str]:
         rows.append(("predicts", f"{report.prediction}, {report.decided}"))
     if answer is not None:
         said = answer.kind or "neither eps nor v nor x0"
-        shares = f"{answer.high:.2f} comes out at the highest level, {answer.low:.2f} at a low one"
-        rows.append(("probe", f"{said}: of the noise, {shares}"))
+        shares = (
+            f"of the noise, {answer.high:.2f} comes out at the highest level and {answer.low:.2f} at a low"
+        )
+        rows.append(("probe", f"{said}: {shares} one, where {answer.picture:.2f} of the picture does"))
     rows += _contents(report)
     rows += _changes(report)
     rows += [("keys", line) for line in _keys(report)]
