@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tests.checkpoints.families import CONFIGS, TOKENIZER
 from torch import Tensor
 
-from calotype.checkpoints import diffusers_writer, doctor, native, shelf, single_file
+from calotype.checkpoints import diffusers_writer, doctor, memory, native, shelf, single_file
 from calotype.checkpoints.convert import convert
 from calotype.checkpoints.digests import NotFinite, digests
 from calotype.checkpoints.weights_file import open_weights
@@ -246,6 +247,18 @@ def test_numbers_that_are_none_are_counted_in_every_precision(tmp_path: Path) ->
     save_file(weights, tmp_path / "x.safetensors")
     found = doctor.not_finite(open_weights(tmp_path / "x.safetensors"))
     assert found == {"f32": NotFinite(2, 1), "bf16": NotFinite(2, 1), "f8": NotFinite(1, 0)}
+
+
+@pytest.mark.parametrize(
+    ("part", "config", "measured"),
+    [
+        # growth of the resident set over one call at 256x256 pixels, float32, one thread of a CPU
+        (memory._unet, replace(sd1(), size=256), 128.3e6),
+        (memory._decoder, replace(sd1(), size=256), 234.7e6),
+    ],
+)
+def test_memory_is_estimated_within_a_third(part: Any, config: ModelConfig, measured: float) -> None:
+    assert measured / 1.33 < part(config) < measured * 1.33
 
 
 def test_four_gigabytes_without_reading_them(tmp_path: Path) -> None:

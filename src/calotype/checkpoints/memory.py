@@ -35,8 +35,9 @@ def estimate(config: ModelConfig, parameters: int) -> Memory:
 
 
 def _unet(config: ModelConfig) -> int:
-    """The maps kept for the way up, and the widest layer at work: a block of the way up, whose input is two
-    maps beside each other, or a transformer's feed-forward layer, which is eight times as wide as its map.
+    """The maps kept for the way up, and what works beside them: a block of the way up, whose input is two
+    maps beside each other, or a transformer's feed-forward layer, which is eight times as wide as its map;
+    or, where pictures are small, the largest convolution's weights, which CPU kernels lay out anew.
     """
     unet, side = config.unet, config.size // config.factor
     kept = widest = 0
@@ -44,7 +45,8 @@ def _unet(config: ModelConfig) -> int:
         pixels = max(1, side >> level) ** 2
         kept += (unet.layers_per_block + 1) * channels * pixels
         widest = max(widest, (14 if unet.attention_levels[level] else 6) * channels * pixels)
-    return HALVES * FLOAT * (kept + widest)
+    weights = 3 * 3 * 2 * unet.block_channels[-1] ** 2
+    return FLOAT * (HALVES * kept + max(HALVES * widest, weights))
 
 
 def _decoder(config: ModelConfig) -> int:
