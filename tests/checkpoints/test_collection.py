@@ -76,6 +76,8 @@ def test_names_in_the_folder(folder: Path) -> None:
         collection.find("zzzzz", folder)
     with pytest.raises(InputError, match="There is no model 'styl'; did you mean 'style'"):
         shelf.find("styl")
+    with pytest.raises(InputError, match=r"There is no one\.pt in .*there are: a/same, b/same"):
+        collection.find("one", folder, (".pt",))
     assert shelf.find("icons").name == "icons.safetensors", "what is shipped comes first"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from calotype.errors import InputError
@@ -42,12 +42,18 @@ def entries(folder: Path) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def find(name: str, folder: Path) -> Path:
+def find(name: str, folder: Path, suffixes: Sequence[str] = SUFFIXES) -> Path:
     """What people call `name` below the folder: its path in it or its file name, with or without suffix.
+
+    suffixes  of the files that will do; a diffusers folder will do where all of them are asked for
 
     Raises InputError with the nearest name where there is none, and where there are several.
     """
-    known = entries(folder)
+    known = {
+        label: path
+        for label, path in entries(folder).items()
+        if (suffixes == SUFFIXES if path.is_dir() else path.suffix.lower() in suffixes)
+    }
     if name in known:
         return known[name]
     met = {label: path for label, path in known.items() if name in names(folder, path)}
@@ -56,7 +62,8 @@ def find(name: str, folder: Path) -> Path:
         raise InputError(f"{folder} has several models called {name!r}; name one of {', '.join(met)}.")
     for path in met.values():
         return path
-    raise InputError(f"There is no {name!r} in {folder}; {_nearest(name, known)}")
+    asked = name if name.endswith(tuple(suffixes)) else name + suffixes[0]
+    raise InputError(f"There is no {asked} in {folder}; {_nearest(name, known)}")
 
 
 def names(folder: Path, path: Path) -> set[str]:

@@ -24,11 +24,12 @@ class Contents:
     @classmethod
     def of(cls, file: WeightsFile) -> Contents:
         prefixes = (UNET, AUTOENCODER, *(prefix for prefix, _ in TOWERS))
+        passed_by = {*compvis_names.BUFFERS, *compvis_names.LOW_SCALE}
         groups: dict[str, dict[str, TensorInfo]] = {}
         unknown, averaged = [], 0
         for name, info in file.shapes.items():
             prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), None)
-            if name in compvis_names.BUFFERS or name.startswith(compvis_names.TRAINING):
+            if name in passed_by or name.startswith(compvis_names.TRAINING):
                 continue
             if prefix is not None:
                 groups.setdefault(prefix, {})[name] = info
