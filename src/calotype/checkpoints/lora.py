@@ -193,15 +193,13 @@ class _Scales:
     def __init__(self, file: WeightsFile) -> None:
         self._place = f"{file.path} ({METADATA})"
         self._own = any(name.startswith(PEFT) for name in file.shapes)
-        if self._own:
-            config = file.path.with_name("adapter_config.json")
-            self._place = str(config)
-            self._told = read_json(config)
-            return
         try:
             told = json.loads(file.metadata.get(METADATA, "{}"))
         except (ValueError, RecursionError):
             told = None
+        if self._own:
+            config = file.path.with_name("adapter_config.json")
+            self._place, told = str(config), read_json(config)
         if not isinstance(told, dict):
             raise CheckpointError(f"{file.path} holds a damaged {METADATA}; make or fetch it again.")
         self._told: dict[str, Any] = told

@@ -92,6 +92,7 @@ class Pieces:
 def change(pieces: Pieces, model: str) -> Change:
     """The change of one layer; CheckpointError where tensors are missing, too many or misshapen."""
     names = set(pieces.names) - {"alpha", "magnitude"}
+    found: Change
     if names & {"up", "down", "mid"}:
         found, used = _low_rank(pieces), {"up", "down", "mid"}
     elif any(name.startswith("hada_") for name in names):

@@ -56,7 +56,8 @@ class LowRank(Change):
         up, down = self.up.to(own), self.down.to(own).flatten(1)  # (O r), (r C h w) -> (r C*h*w)
         if self.mid is None:
             return (self.scale * up @ down).reshape(own.shape)
-        return self.scale * torch.einsum("op,pqhw,qc->ochw", up, self.mid.to(own), down)
+        whole: Tensor = torch.einsum("op,pqhw,qc->ochw", up, self.mid.to(own), down)
+        return whole * self.scale
 
     def output(self, layer: Layer, x: Tensor) -> Tensor:
         """What it adds to the layer's output, never making the whole weight."""
@@ -137,7 +138,8 @@ class Decomposed(Change):
         whole = own + self.change.weight(own)
         rest = [axis for axis in range(own.ndim) if axis != self.axis]
         length = torch.linalg.vector_norm(whole, dim=rest, keepdim=True)
-        return whole * (self.magnitude.to(own) / length.clamp_min(torch.finfo(own.dtype).tiny)) - own
+        changed: Tensor = whole * (self.magnitude.to(own) / length.clamp_min(torch.finfo(own.dtype).tiny))
+        return changed - own
 
 
 class Beside(nn.Module):
@@ -220,7 +222,7 @@ class Adapter:
         grad = layer.weight.requires_grad
         self._put(layer, "weight", nn.Parameter(weight.to(layer.weight.dtype), grad))
         if bias is not None and any(change.bias is not None for change, _ in changes):
-            self._put(layer, "bias", nn.Parameter(bias.to(layer.bias.dtype), grad))
+            self._put(layer, "bias", nn.Parameter(bias.to(layer.weight.dtype), grad))
 
 
 N = TypeVar("N", bound=nn.Module)
