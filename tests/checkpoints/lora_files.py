@@ -59,17 +59,11 @@ def kohya(
     return tensors
 
 
-def diffusers(
-    module: nn.Module,
-    prefix: str,
-    wanted: Wanted,
-    random: Random,
-    ends: tuple[str, str] = ("lora_A", "lora_B"),
-) -> Tensors:
+def diffusers(module: nn.Module, prefix: str, wanted: Wanted, random: Random) -> Tensors:
     tensors: Tensors = {}
     for name, layer in layers(module, wanted):
         down, up = pair(layer, 4, random)
-        tensors |= {f"{prefix}.{name}.{ends[0]}.weight": down, f"{prefix}.{name}.{ends[1]}.weight": up}
+        tensors |= {f"{prefix}.{name}.lora_A.weight": down, f"{prefix}.{name}.lora_B.weight": up}
     assert tensors
     return tensors
 

@@ -87,7 +87,8 @@ class Hadamard(Change):
     def weight(self, own: Tensor) -> Tensor:
         a1, b1, a2, b2 = (value.to(own) for value in self.pairs)
         if not self.cores:
-            return (self.scale * (a1 @ b1) * (a2 @ b2)).reshape(own.shape)  # (O C*h*w) -> (O C h w)
+            flat: Tensor = (a1 @ b1) * (a2 @ b2)
+            return (self.scale * flat).reshape(own.shape)  # (O C*h*w) -> (O C h w)
         first, second = (
             torch.einsum("pqhw,qc,po->ochw", core.to(own), b, a)
             for core, a, b in zip(self.cores, (a1, a2), (b1, b2), strict=True)
@@ -107,7 +108,8 @@ class Kronecker(Change):
     def weight(self, own: Tensor) -> Tensor:
         second = self.second.to(own)
         first = self.first.to(own).reshape(*self.first.shape, *[1] * (second.ndim - 2))  # (a b) -> (a b 1 1)
-        return (self.scale * torch.kron(first, second)).reshape(own.shape)
+        whole = torch.kron(first, second.contiguous())  # which it views, and does not check
+        return (self.scale * whole).reshape(own.shape)
 
 
 class Difference(Change):
