@@ -243,6 +243,7 @@ def test_wrong_files_are_one_sentence(
     for prompt, options, error, sentence in (
         (PROMPT, {"loras": ["nowhere"]}, InputError, "no file nowhere; give its file, or name the folder"),
         (PROMPT + "<lora:flat>", {}, InputError, "asks for the LoRA 'flat'; give its file"),
+        (PROMPT + "<lora:flatt>", {"loras": [flat]}, InputError, "which is not given; did you mean 'flat'"),
         (PROMPT + "<lora:flat>", {"loras": [flat, str(twin)]}, InputError, "may be .* or .*; rename one"),
         (PROMPT, {"negative": "<lora:flat>"}, InputError, "negative prompt asks for the LoRA 'flat'"),
         (PROMPT, {"embeddings": [easy, f"{wide}:EASY"]}, InputError, "both stand for the word 'easy'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import math
 from collections.abc import Sequence
@@ -108,7 +109,11 @@ def located_loras(given: Sequence[LoraUse], prompts: Sequence[Prompt]) -> tuple[
                     f"The prompt's <lora:{lora.name}> may be {' or '.join(sorted(same))}; rename one of them."
                 )
             if not same:
-                path = _in_folder(lora.name, f"The prompt asks for the LoRA {lora.name!r}", (".safetensors",))
+                near = difflib.get_close_matches(lora.name, [use.name for use in found], n=1, cutoff=0.6)
+                said = f"The prompt asks for the LoRA {lora.name!r}"
+                if near and collection.models_folder() is None:
+                    raise InputError(f"{said}, which is not given; did you mean {near[0]!r}?")
+                path = _in_folder(lora.name, said, (".safetensors",))
                 found.append(_located(LoraUse(file=str(path), weight=0.0), (".safetensors",)))
     return tuple(found)
 
