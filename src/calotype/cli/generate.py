@@ -80,6 +80,17 @@ def generate(
     option: Annotated[
         list[str] | None, typer.Option(help="A sampler's own option, as eta=0.5; may be given again.")
     ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(help="A LoRA, as FILE or FILE:0.8; may be given again. In a prompt: <lora:name:0.8>."),
+    ] = None,
+    lora_live: Annotated[
+        bool, typer.Option("--lora-live", help="LoRAs beside the weights: less memory, slower steps.")
+    ] = False,
+    embedding: Annotated[
+        list[str] | None,
+        typer.Option(help="A textual inversion's file, as FILE or FILE:word; may be given again."),
+    ] = None,
     sheet: Annotated[str | None, typer.Option(help="Also write all pictures on one PNG sheet.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda …. Default: the best one here.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: torch's choice.")] = None,
@@ -115,6 +126,9 @@ def generate(
             rescale=rescale,
             interval=None if interval is None else _interval(interval),
             apg={} if apg else None,
+            loras=lora or (),
+            lora_live=lora_live,
+            embeddings=embedding or (),
         )
         if output is not None:
             files.check_writable(files.output_paths(output, request.pictures))
