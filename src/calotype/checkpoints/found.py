@@ -19,7 +19,7 @@ from calotype.errors import CheckpointError, InputError
 from calotype.models.config import ModelConfig
 from calotype.models.latent_diffusion import LatentDiffusion, build, unfilled
 
-PartName = Literal["autoencoder", "text_encoder", "denoiser"]
+PartName = Literal["autoencoder", "text_encoder", "denoiser", "ControlNet"]
 
 C = TypeVar("C")
 

@@ -17,6 +17,7 @@ from calotype.diffusion.known_noise import NOISES
 from calotype.diffusion.samplers import SAMPLERS, Step
 from calotype.models.latent_diffusion import LatentDiffusion
 from calotype.tasks.condition import Conditions, encode
+from calotype.tasks.guides import Guides, guides
 from calotype.tasks.picture import Picture, Record
 from calotype.tasks.request import Request, ResolvedRequest
 from calotype.tasks.steady import batch_size, steady
@@ -72,6 +73,8 @@ def generate(model: LatentDiffusion, request: Request) -> Iterator[Event]:
     asked = request.resolved(model.config)
     schedule = model.denoiser.schedule
     sigmas = _grid(model, asked)(asked.steps, schedule.sigma_min, schedule.sigma_max)
+    told = guides(model, asked, sigmas)
+    yield from (Notice(text) for text in told.notices)
     yield from _notices(model, asked)
     conditions = encode(model, asked)
     factor = model.config.factor
@@ -83,8 +86,9 @@ def generate(model: LatentDiffusion, request: Request) -> Iterator[Event]:
     for indices in batches:
         noise = NOISES[asked.noise]([asked.seed_of(i) for i in indices])
         blank = torch.zeros(len(indices), *shape, device=model.device)
+        noised = told.noised(noise, len(indices))
         x = float(sigmas[0]) * noise(blank)
-        denoiser = _denoiser(model, asked, conditions, indices)
+        denoiser = _denoiser(told, asked, conditions, indices, noised)
         for step in SAMPLERS[asked.sampler](denoiser, x, sigmas, noise, **asked.sampler_options):
             done += 1
             x = step.x
@@ -150,18 +154,22 @@ def _grid(model: LatentDiffusion, request: ResolvedRequest) -> Grid:
 
 
 def _denoiser(
-    model: LatentDiffusion,
+    told: Guides,
     request: ResolvedRequest,
     conditions: Conditions,
     indices: Sequence[int],
+    noised: Tensor | None,
 ) -> Denoiser:
     positive = Conditioning.cat([conditions[request.prompt_of(i), False] for i in indices])
     negative = Conditioning.cat([conditions[request.negative, True]] * len(indices))
     apg = None if request.apg is None else guidance.Apg(**request.apg.model_dump())
-    distilled = model.config.unet.guidance_width is not None  # it was told the scale, and does the rest
+    distilled = told.model.config.unet.guidance_width is not None  # it was told the scale, and does the rest
     return guidance.guided(
-        steady(model, len(indices)),
-        (positive, negative),
+        told.timed(steady(told.model, len(indices))),
+        (
+            told.told(positive, len(indices), noised),
+            told.told(negative, len(indices), noised, negative=True),
+        ),
         1.0 if distilled else request.guidance,
         rescale=request.rescale,
         interval=request.interval,

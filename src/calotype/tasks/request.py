@@ -16,6 +16,7 @@ from calotype.diffusion.known_noise import NOISES
 from calotype.diffusion.samplers import SAMPLERS
 from calotype.errors import InputError
 from calotype.models.config import ModelConfig
+from calotype.tasks.guiding import Guiding
 
 LONGEST_PROMPT = 4000  # characters, some 700 English words
 LONGEST_SIDE = 4096  # pixels
@@ -34,7 +35,7 @@ class Apg(BaseModel):
     momentum: float = -0.5
 
 
-class Request(BaseModel):
+class Request(Guiding):
     """Pictures to make.  Every wrong field is an InputError of one sentence, also from JSON.
 
     A field that is None is the model's own default, or for the seed a fresh one; `resolved` fills them in,
@@ -56,6 +57,8 @@ class Request(BaseModel):
     rescale           0 to 1, guidance rescaling (arXiv 2305.08891)
     interval          (low, high): guide only at low < sigma <= high (arXiv 2404.07724)
     apg               project the guidance
+
+    and the fields of `Guiding`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -176,8 +179,10 @@ class Request(BaseModel):
     def resolved(self, config: ModelConfig) -> ResolvedRequest:
         """The same request with nothing left open, for this model.
 
-        Raises InputError where the model cannot make that size or read that prompt.
+        Raises InputError where the model cannot make that size or read that prompt, or where it or a
+        ControlNet cannot be guided as asked.
         """
+        guided = self.guided(config, self.width, self.height)
         width = config.size if self.width is None else self.width
         height = config.size if self.height is None else self.height
         for name, side in (("width", width), ("height", height)):
@@ -198,7 +203,7 @@ class Request(BaseModel):
             "seed": secrets.randbelow(2**32),
         }
         given = {name: value for name, value in self if value is not None}
-        asked = ResolvedRequest(**{**fresh, **given, "width": width, "height": height})
+        asked = ResolvedRequest(**{**fresh, **given, "width": width, "height": height, **guided})
         asked.check_reading(config)
         return asked
 
