@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tests.checkpoints.families import CONFIGS, UNET1, UNET2, XL
 from tests.networks.reference import diffusers_controlnet
 from torch import Tensor
 
-from calotype.checkpoints import compvis_names, controlnet, shelf
+from calotype.checkpoints import compvis_names, controlnet, diffusers_names, shelf
 from calotype.checkpoints.weights_file import TensorInfo
 from calotype.errors import CheckpointError, InputError
 from calotype.models.presets import PRESETS
@@ -112,12 +113,10 @@ class OnlyShapes:
     """A ControlNet's file of the true size, of which nothing can be read."""
 
     path = Path("control.safetensors")
-    metadata: dict[str, str] = {}
-    scalars: dict[str, str] = {}
+    metadata: Mapping[str, str] = {}
+    scalars: Mapping[str, str] = {}
 
     def __init__(self, config: ControlNetConfig) -> None:
-        from calotype.checkpoints import diffusers_names
-
         with torch.device("meta"):
             weights = diffusers_names.controlnet().write(ControlNet(config).state_dict())
         self.shapes = {name: TensorInfo(tuple(value.shape), torch.float16) for name, value in weights.items()}
@@ -141,7 +140,9 @@ def test_the_true_sizes_are_recognised_and_checked_unread(
         if other == name:
             found.check(PRESETS[other]())
             continue
-        with pytest.raises(CheckpointError, match=f"for {title} .*does not fit the model {other} .*use one for"):
+        with pytest.raises(
+            CheckpointError, match=f"for {title} .*does not fit the model {other} .*use one for"
+        ):
             found.check(PRESETS[other]())
 
 

@@ -23,9 +23,7 @@ NETS = {
     "sd1": ControlNetConfig(SD1, hint_channels=HINT),
     "sd2": ControlNetConfig(LIKE["sd2"], hint_channels=HINT),
     "sdxl": ControlNetConfig(XL, hint_channels=HINT),
-    "sdxl-mid": ControlNetConfig(
-        dataclasses.replace(XL, transformer_depth=(0, 0, 1)), hint_channels=HINT
-    ),
+    "sdxl-mid": ControlNetConfig(dataclasses.replace(XL, transformer_depth=(0, 0, 1)), hint_channels=HINT),
     "sdxl-small": ControlNetConfig(
         dataclasses.replace(
             XL, attention_levels=(False,) * 3, transformer_depth=(1, 1, 0), linear_projection=False
@@ -92,9 +90,7 @@ def test_equals_diffusers(name: str, fading: bool) -> None:
         **told(given),
     )
     context = given["context"] if config.unet.context_width else None
-    added = ours(
-        given["x"], ours.hinted(seen), given["noise_label"], context, given["vector"], fading=fading
-    )
+    added = ours(given["x"], ours.hinted(seen), given["noise_label"], context, given["vector"], fading=fading)
     for found, wanted in zip(added, [*down, middle], strict=True):
         assert relative_error(found * 0.5, wanted) <= 1e-9
 

@@ -49,6 +49,21 @@ LIKE = {
     "lcm": dataclasses.replace(SD1, guidance_width=6),
 }
 
+X4 = UNetConfig(
+    in_channels=7,
+    out_channels=4,
+    block_channels=(256, 512, 512, 1024),
+    layers_per_block=2,
+    attention_levels=(False, True, True, True),
+    transformer_depth=(1, 1, 1, 1),
+    heads=(8, 8, 8, 8),
+    context_width=1024,
+    linear_projection=True,
+    classes=1000,
+    context_only_levels=(True, True, True, False),
+)
+"""Of Stability's x4-upscaling.yaml."""
+
 
 def inputs(config: UNetConfig, size: tuple[int, int] = (16, 8)) -> dict[str, Any]:
     """A batch of three that has every condition the config asks for, in float64."""
@@ -129,8 +144,9 @@ def test_names_go_both_ways(name: str) -> None:
         (dataclasses.replace(sd1().unet, in_channels=9), 859_535_364),
         (sd2().unet, 865_910_724),
         (sdxl().unet, 2_567_463_684),
+        (X4, 473_398_020),
     ],
-    ids=["sd1", "sd1 inpainting", "sd2", "sdxl"],
+    ids=["sd1", "sd1 inpainting", "sd2", "sdxl", "x4 upscaler"],
 )
 def test_parameter_counts(config: UNetConfig, parameters: int) -> None:
     with torch.device("meta"):

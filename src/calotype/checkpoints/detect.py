@@ -65,7 +65,10 @@ OTHERS = (
     ("a textual inversion, which teaches a model a word but is none", "emb_params string_to_param"),
     ("an IP-Adapter", "ip_adapter. .to_k_ip."),
     ("a T2I-Adapter", "adapter.body. body.0.resnets.0.block1"),
-    ("a ControlNet, which guides a model (--control) but is none", "controlnet_cond_embedding. input_hint_block. controlnet_down_blocks. zero_convs."),
+    (
+        "a ControlNet, which guides a model (--control) but is none",
+        "controlnet_cond_embedding. input_hint_block. controlnet_down_blocks. zero_convs.",
+    ),
     ("an AnimateDiff motion module", "motion_modules."),
     ("Stable Video Diffusion", ".time_stack. temporal_transformer_blocks."),
     ("Hunyuan Video", "img_attn_qkv."),

@@ -105,7 +105,9 @@ def _low_res(folder: Path, index: Mapping[str, Any]) -> LowResConfig | None:
     told = folder / "scheduler_config.json"
     if not told.is_file():
         return None
-    return LowResConfig(diffusers_scheduler.levels(folder, read_json(told)), index.get("max_noise_level", 350))
+    return LowResConfig(
+        diffusers_scheduler.levels(folder, read_json(told)), index.get("max_noise_level", 350)
+    )
 
 
 def _there(index: Mapping[str, Any], folder: Path, name: str) -> bool:

@@ -103,7 +103,7 @@ def settings(config: ModelConfig) -> dict[str, Any]:
 
 def level_settings(schedule: ScheduleConfig) -> dict[str, Any]:
     """The inverse of `levels`, for a schedule of betas."""
-    names = {ours: theirs for theirs, ours in BETAS.items()}
+    names: dict[str, str] = {ours: theirs for theirs, ours in BETAS.items()}
     return {
         "num_train_timesteps": schedule.steps,
         "beta_schedule": names[schedule.kind],

@@ -84,7 +84,9 @@ def _grouped(file: WeightsFile) -> tuple[dict[str, dict[str, TensorInfo]], tuple
     unknown, averaged = [], 0
     for name, info in file.shapes.items():
         prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), None)
-        if name in (*compvis_names.BUFFERS, *compvis_names.LOW_SCALE) or name.startswith(compvis_names.TRAINING):
+        if name in (*compvis_names.BUFFERS, *compvis_names.LOW_SCALE) or name.startswith(
+            compvis_names.TRAINING
+        ):
             continue
         if prefix is not None:
             groups.setdefault(prefix, {})[name] = info

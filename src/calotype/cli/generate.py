@@ -122,7 +122,7 @@ def generate(
             controls=guiding.controls(
                 control, control_image, control_scale, control_start, control_end, control_guess
             ),
-            low_res=image,
+            image=image,
             noise_level=noise_level,
         )
         if output is not None:

@@ -53,8 +53,8 @@ def controls(
     for name, values in numbers.items():
         if len(values) not in (1, count):
             raise InputError(
-                f"--control-{name} is given {len(values)} times for {count} ControlNets; give it once for all, "
-                "or once for each."
+                f"--control-{name} is given {len(values)} times for {count} ControlNets; give it once for "
+                "all, or once for each."
             )
     return [
         {"net": net, "picture": picture, "guess": guess}

@@ -44,6 +44,7 @@ class Controls(nn.Module):
             if not len(rows):
                 continue
             some = slice(None) if len(rows) == len(x) else rows
+            assert isinstance(net, ControlNet)
             vector = known.vector if net.config.vector_width is not None else None
             added = net(
                 x[some],

@@ -1,6 +1,7 @@
 """ControlNet (Zhang et al. 2023, arXiv:2302.05543): a copy of a U-Net's way down that looks at a picture."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +9,7 @@ from torch import Generator, Tensor, nn
 
 from calotype.networks.layers import initialise_weights, zero_
 from calotype.networks.unet import Descent, UNetConfig
+
 
 @dataclass(frozen=True)
 class ControlNetConfig:
@@ -40,7 +42,7 @@ class Hint(nn.Module):
         widths = config.hint_channels
         self.enter = nn.Conv2d(config.picture_channels, widths[0], 3, padding=1)
         self.blocks = nn.ModuleList()
-        for width, wider in zip(widths, widths[1:], strict=False):
+        for width, wider in pairwise(widths):
             self.blocks.append(nn.Conv2d(width, width, 3, padding=1))
             self.blocks.append(nn.Conv2d(width, wider, 3, padding=1, stride=2))
         self.leave = nn.Conv2d(widths[-1], config.unet.block_channels[0], 3, padding=1)

@@ -60,7 +60,8 @@ class Guides:
         schedule = low_res.schedule.build()
         assert isinstance(schedule, NoiseSchedule)
         sigma = float(schedule.sigmas[self.request.noise_level])
-        return (small + sigma * noise(small)) / (1 + sigma**2) ** 0.5
+        noised: Tensor = (small + sigma * noise(small)) / (1 + sigma**2) ** 0.5
+        return noised
 
     def told(
         self, condition: Conditioning, rows: int, noised: Tensor | None, *, negative: bool = False
@@ -112,7 +113,7 @@ def guides(model: LatentDiffusion, request: ResolvedRequest, sigmas: SigmaGrid) 
     Raises InputError where a ControlNet would not speak at any step, or a file is no picture;
     CheckpointError where a ControlNet is damaged.
     """
-    small = None if request.low_res is None else _tensor(request.low_res.read()).to(model.device) * 2 - 1
+    small = None if request.image is None else _tensor(request.image.read()).to(model.device) * 2 - 1
     if not request.controls:
         return Guides(model, request, None, (), small, ())
     spans = tuple(_span(control, sigmas) for control in request.controls)
@@ -139,8 +140,8 @@ def _span(control: Control, sigmas: SigmaGrid) -> tuple[float, float]:
     spoken = [step for step in range(steps) if control.speaks(step, steps)]
     if not spoken:
         raise InputError(
-            f"The ControlNet {control.net} speaks from {control.start:g} to {control.end:g} of the way, which "
-            f"holds none of the {steps} steps; widen it, or take more steps."
+            f"The ControlNet {control.net} speaks from {control.start:g} to {control.end:g} of the way, "
+            f"which holds none of the {steps} steps; widen it, or take more steps."
         )
     return float(sigmas[spoken[-1] + 1]), float(sigmas[spoken[0]])
 

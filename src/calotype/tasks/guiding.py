@@ -61,8 +61,8 @@ class Control(BaseModel):
         its = found.piece.fingerprint()
         if self.net_hash not in (None, its):
             raise InputError(
-                f"{self.net} is not the ControlNet this picture was made with: the hash of its weights begins "
-                f"with {its[:12]}, not {(self.net_hash or '')[:12]}."
+                f"{self.net} is not the ControlNet this picture was made with: the hash of its weights "
+                f"begins with {its[:12]}, not {(self.net_hash or '')[:12]}."
             )
         return self.model_copy(update={"picture": self.picture.resolved(), "net_hash": its})
 
@@ -75,14 +75,14 @@ class Guiding(BaseModel):
     """Fields of every `Request`.
 
     controls     ControlNets, whose words are summed
-    low_res      the picture that an upscaler enlarges
+    image        the picture that an upscaler enlarges
     noise_level  how much noise that picture is given first, 0 to the most the model knows; more invents more
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     controls: tuple[Control, ...] = ()
-    low_res: Source | None = None
+    image: Source | None = None
     noise_level: int | None = None
 
     @model_validator(mode="after")
@@ -102,13 +102,13 @@ class Guiding(BaseModel):
         """
         fields: dict[str, Any] = {"controls": tuple(control.settled(config) for control in self.controls)}
         if config.low_res is None:
-            if self.low_res is not None or self.noise_level is not None:
+            if self.image is not None or self.noise_level is not None:
                 raise InputError(
                     f"The model {config.name} does not enlarge pictures, so that it takes no picture to "
                     "enlarge and no noise level; use the x4 upscaler."
                 )
             return fields
-        if self.low_res is None:
+        if self.image is None:
             raise InputError(
                 f"The model {config.name} enlarges a picture and draws none from words alone; name the "
                 "picture with --image."
@@ -117,15 +117,15 @@ class Guiding(BaseModel):
         level = min(USUAL_LEVEL, most) if self.noise_level is None else self.noise_level
         if not 0 <= level <= most:
             raise InputError(f"noise_level is {level}; give a whole number from 0 to {most}.")
-        picture = self.low_res.resolved()
+        picture = self.image.resolved()
         small = picture.size()
         large = (small[0] * config.factor, small[1] * config.factor)
         if (width or large[0], height or large[1]) != large:
             raise InputError(
-                f"The model {config.name} makes {large[0]}x{large[1]} pixels of {picture.path or 'the picture'}, "
+                f"The model {config.name} makes {large[0]}x{large[1]} pixels of the picture, "
                 f"{config.factor} times its {small[0]}x{small[1]}; leave the size out."
             )
-        return fields | {"low_res": picture, "noise_level": level, "width": large[0], "height": large[1]}
+        return fields | {"image": picture, "noise_level": level, "width": large[0], "height": large[1]}
 
 
 def most_noise(config: ModelConfig) -> int:

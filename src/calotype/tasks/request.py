@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from calotype.conditioning.prompt import SYNTAXES, Prompt, parse
 from calotype.diffusion.grids import GRIDS
@@ -72,7 +72,7 @@ class Request(Guiding):
     guidance: float | None = None
     sampler: str | None = None
     grid: str | None = None
-    sampler_options: dict[str, float] = {}
+    sampler_options: dict[str, float] = Field(default_factory=dict)
     seed: int | None = None
     noise: str = "calotype"
     count: int = 1

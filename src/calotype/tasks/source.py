@@ -100,10 +100,9 @@ class Source(BaseModel):
         return (height, width) if turned else (width, height)
 
     def _too_large(self, pixels: int) -> str:
-        side = f"{pixels**0.5:,.0f}"
         return (
-            f"{self.path} has {pixels:,} pixels, as many as {side}x{side}; {3 * pixels / 1e9:.1f} GB of memory "
-            "to unpack it and far more to edit it; scale it down first."
+            f"{self.path} has {pixels:,} pixels, which take {3 * pixels / 1e9:.1f} GB of memory to unpack "
+            "and hundreds of times as much to edit; scale it down first."
         )
 
     def read(self) -> PIL.Image.Image:
