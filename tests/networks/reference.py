@@ -123,6 +123,22 @@ CLIP_PROJECTED = (
 )
 
 
+X4 = UNetConfig(
+    in_channels=7,
+    out_channels=4,
+    block_channels=(256, 512, 512, 1024),
+    layers_per_block=2,
+    attention_levels=(False, True, True, True),
+    transformer_depth=(1, 1, 1, 1),
+    heads=(8, 8, 8, 8),
+    context_width=1024,
+    linear_projection=True,
+    classes=1000,
+    context_only_levels=(True, True, True, False),
+)
+"""Of Stability's x4-upscaling.yaml."""
+
+
 def rename(weights: Mapping[str, Tensor], table: Table, *, to_ours: bool) -> dict[str, Tensor]:
     """The weights under the other side's names; KeyError where not one pattern meets a name."""
     pairs = [(theirs, ours) if to_ours else (ours, theirs) for ours, theirs in table]

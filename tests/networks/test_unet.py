@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from reference import UNET, diffusers_unet, randomise, relative_error, rename
+from reference import UNET, X4, diffusers_unet, randomise, relative_error, rename
 
 from calotype.errors import InputError
 from calotype.models.presets import sd1, sd2, sdxl
@@ -48,21 +48,6 @@ LIKE = {
     ),
     "lcm": dataclasses.replace(SD1, guidance_width=6),
 }
-
-X4 = UNetConfig(
-    in_channels=7,
-    out_channels=4,
-    block_channels=(256, 512, 512, 1024),
-    layers_per_block=2,
-    attention_levels=(False, True, True, True),
-    transformer_depth=(1, 1, 1, 1),
-    heads=(8, 8, 8, 8),
-    context_width=1024,
-    linear_projection=True,
-    classes=1000,
-    context_only_levels=(True, True, True, False),
-)
-"""Of Stability's x4-upscaling.yaml."""
 
 
 def inputs(config: UNetConfig, size: tuple[int, int] = (16, 8)) -> dict[str, Any]:
