@@ -12,7 +12,7 @@ from torch import nn
 from calotype.conditioning.sizes import SizeConfig
 from calotype.conditioning.text import TextConfig
 from calotype.conditioning.tokenizer import END, START, Tokenizer
-from calotype.models.config import Defaults, ModelConfig, ScheduleConfig
+from calotype.models.config import Defaults, LowResConfig, ModelConfig, ScheduleConfig
 from calotype.networks.autoencoder import AutoencoderConfig
 from calotype.networks.clip_text import ClipTextConfig
 from calotype.networks.unet import UNetConfig
@@ -77,6 +77,9 @@ def model(name: str, unet: UNetConfig, text: tuple[TextConfig, ...], **fields: o
     return replace(usual, **fields)
 
 
+LEVELS = ScheduleConfig("scaled_linear", beta_start=1e-4, beta_end=0.02)
+"""The x4 upscaler's, of its latents and of its small picture."""
+
 TEXT1 = (TextConfig(OPENAI),)
 TEXT2 = (TextConfig(replace(OPEN_CLIP, layers=23), pad_token="!"),)  # SD 2's own is 24, one cut off
 BIG = TextConfig(
@@ -92,7 +95,14 @@ CONFIGS = {
         model("lcm", replace(UNET1, guidance_width=16), TEXT1),
         model("sd2", UNET2, TEXT2, parameterization="v"),
         model("sd2-inpainting", replace(UNET2, in_channels=9), TEXT2),
-        model("sd-upscaler", UPSCALER, TEXT2, parameterization="v"),
+        model(
+            "sd-upscaler",
+            UPSCALER,
+            TEXT2,
+            parameterization="v",
+            schedule=LEVELS,
+            low_res=LowResConfig(LEVELS),
+        ),
         model("sdxl", XL, TEXT_XL, sizes=SizeConfig(8), zero_negative=True),
         model(
             "sdxl-inpainting", replace(XL, in_channels=9), TEXT_XL, sizes=SizeConfig(8), zero_negative=True
@@ -153,13 +163,20 @@ def written_by_diffusers(name: str, folder: Path) -> Theirs:
     (folder / "scheduler").mkdir()
     scheduler = {
         "_class_name": "PNDMScheduler",
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
+        "beta_start": config.schedule.beta_start,
+        "beta_end": config.schedule.beta_end,
         "beta_schedule": "scaled_linear",
         "prediction_type": {"eps": "epsilon", "v": "v_prediction"}[config.parameterization],
         "set_alpha_to_one": False,
         "steps_offset": 1,
     }
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
+    if config.low_res is not None:
+        index["low_res_scheduler"] = ["diffusers", "DDPMScheduler"]
+        index["max_noise_level"] = config.low_res.most
+        (folder / "low_res_scheduler").mkdir()
+        low_res = {"_class_name": "DDPMScheduler", "beta_schedule": "scaled_linear"}
+        low_res |= {"beta_start": LEVELS.beta_start, "beta_end": LEVELS.beta_end}
+        (folder / "low_res_scheduler" / "scheduler_config.json").write_text(json.dumps(low_res))
     (folder / "model_index.json").write_text(json.dumps(index))
     return Theirs(folder, config, unet, vae, texts)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from calotype.networks.autoencoder import AutoencoderConfig
 from calotype.networks.clip_text import ClipTextConfig
+from calotype.networks.controlnet import ControlNetConfig
 from calotype.networks.unet import UNetConfig
 
 Table = tuple[tuple[str, str], ...]
@@ -122,6 +123,22 @@ CLIP_PROJECTED = (
 )
 
 
+X4 = UNetConfig(
+    in_channels=7,
+    out_channels=4,
+    block_channels=(256, 512, 512, 1024),
+    layers_per_block=2,
+    attention_levels=(False, True, True, True),
+    transformer_depth=(1, 1, 1, 1),
+    heads=(8, 8, 8, 8),
+    context_width=1024,
+    linear_projection=True,
+    classes=1000,
+    context_only_levels=(True, True, True, False),
+)
+"""Of Stability's x4-upscaling.yaml."""
+
+
 def rename(weights: Mapping[str, Tensor], table: Table, *, to_ours: bool) -> dict[str, Tensor]:
     """The weights under the other side's names; KeyError where not one pattern meets a name."""
     pairs = [(theirs, ours) if to_ours else (ours, theirs) for ours, theirs in table]
@@ -141,6 +158,8 @@ def randomise(module: nn.Module, seed: int = 0) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
+            if parameter.is_meta:
+                continue
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             if parameter.ndim == 1:
                 parameter.copy_(0.3 * noise + 0.5)
@@ -182,6 +201,41 @@ def diffusers_unet(config: UNetConfig) -> nn.Module:
         num_class_embeds=config.classes,
         time_cond_proj_dim=config.guidance_width,
         only_cross_attention=config.context_only_levels or False,
+        **extra,
+    )
+    randomise(model.double().eval())
+    return model
+
+
+def diffusers_controlnet(config: ControlNetConfig) -> nn.Module:
+    """diffusers' ControlNet of the same sizes, float64, random."""
+    from diffusers.models.controlnets.controlnet import ControlNetModel
+
+    unet = config.unet
+    extra: dict[str, Any] = {}
+    if unet.vector_width is not None:
+        extra = {
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 8,
+            "projection_class_embeddings_input_dim": unet.vector_width,
+        }
+    model: nn.Module = ControlNetModel(
+        in_channels=unet.in_channels,
+        conditioning_channels=config.picture_channels,
+        block_out_channels=unet.block_channels,
+        layers_per_block=unet.layers_per_block,
+        down_block_types=tuple(
+            "CrossAttnDownBlock2D" if has else "DownBlock2D" for has in unet.attention_levels
+        ),
+        mid_block_type="UNetMidBlock2D" if config.short_middle else "UNetMidBlock2DCrossAttn",
+        transformer_layers_per_block=unet.transformer_depth,
+        attention_head_dim=unet.heads,  # which there means their number
+        cross_attention_dim=unet.context_width,
+        norm_num_groups=unet.norm_groups,
+        use_linear_projection=unet.linear_projection,
+        conditioning_embedding_out_channels=config.hint_channels,
+        global_pool_conditions=config.pooled,
+        controlnet_conditioning_channel_order="bgr" if config.bgr else "rgb",
         **extra,
     )
     randomise(model.double().eval())

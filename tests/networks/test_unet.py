@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from reference import UNET, diffusers_unet, randomise, relative_error, rename
+from reference import UNET, X4, diffusers_unet, randomise, relative_error, rename
 
 from calotype.errors import InputError
 from calotype.models.presets import sd1, sd2, sdxl
@@ -129,8 +129,9 @@ def test_names_go_both_ways(name: str) -> None:
         (dataclasses.replace(sd1().unet, in_channels=9), 859_535_364),
         (sd2().unet, 865_910_724),
         (sdxl().unet, 2_567_463_684),
+        (X4, 473_398_020),
     ],
-    ids=["sd1", "sd1 inpainting", "sd2", "sdxl"],
+    ids=["sd1", "sd1 inpainting", "sd2", "sdxl", "x4 upscaler"],
 )
 def test_parameter_counts(config: UNetConfig, parameters: int) -> None:
     with torch.device("meta"):

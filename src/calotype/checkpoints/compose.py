@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -11,10 +12,13 @@ from calotype.checkpoints.prediction import Prediction
 from calotype.conditioning.sizes import SizeConfig
 from calotype.conditioning.text import TextConfig
 from calotype.errors import CheckpointError
-from calotype.models.config import Defaults, ModelConfig, ScheduleConfig
+from calotype.models.config import Defaults, LowResConfig, ModelConfig, ScheduleConfig
 from calotype.networks.autoencoder import AutoencoderConfig
 from calotype.networks.clip_text import ClipTextConfig
 from calotype.networks.unet import UNetConfig
+
+UPSCALER = ScheduleConfig("scaled_linear", beta_start=1e-4, beta_end=0.02)
+"""The x4 upscaler's noise levels, of its latents and of its small picture alike (x4-upscaling.yaml)."""
 
 
 def text_configs(
@@ -41,6 +45,7 @@ def model_config(
     schedule: ScheduleConfig | None = None,
     defaults: Defaults | None = None,
     zero_negative: bool | None = None,
+    low_res: LowResConfig | None = None,
 ) -> ModelConfig:
     """The whole; what is None is the family's own.
 
@@ -52,6 +57,8 @@ def model_config(
             f"{path} has a U-Net for text {unet.context_width} wide, but text encoders of {told} in all; "
             "its parts are from different models."
         )
+    upscales = unet.classes is not None
+    usual = UPSCALER if upscales else ScheduleConfig("scaled_linear")
     return ModelConfig(
         name=family.name,
         about=family.title,
@@ -60,10 +67,11 @@ def model_config(
         text=text,
         unet=unet,
         parameterization=decided.kind,
-        schedule=schedule or ScheduleConfig("scaled_linear", zero_terminal_snr=decided.zero_terminal_snr),
+        schedule=schedule or dataclasses.replace(usual, zero_terminal_snr=decided.zero_terminal_snr),
         defaults=defaults or family_defaults(family, decided),
         sizes=_sizes(path, family, unet, text) if family.sized else None,
         zero_negative=family.zero_negative if zero_negative is None else zero_negative,
+        low_res=(low_res or LowResConfig(UPSCALER)) if upscales else None,
     )
 
 

@@ -105,6 +105,20 @@ def unet(layers: int, attention_levels: tuple[bool, ...], *, middle: bool = True
     )
 
 
+def controlnet_met(stored: Mapping[str, TensorInfo], prefix: str) -> Layout:
+    """The layout of the ControlNet whose names begin with `prefix`, its convolutions counted."""
+    hint = re.compile(re.escape(prefix) + r"input_hint_block\.(\d+)\.weight")
+    last = max((int(found[1]) for name in stored if (found := hint.fullmatch(name))), default=2)
+    beside: Table = (
+        ("hint.enter", "input_hint_block.0"),  # every second number is an activation
+        *((f"hint.blocks.{i}", f"input_hint_block.{2 + 2 * i}") for i in range(last // 2 - 1)),
+        ("hint.leave", f"input_hint_block.{last}"),
+        ("zeros.{}", "zero_convs.{}.0"),
+        ("middle_zero", "middle_block_out.0"),
+    )
+    return Layout((*unet_met(stored, prefix).rows, *Layout(modules(beside)).below(prefix).rows))
+
+
 def autoencoder_met(stored: Mapping[str, TensorInfo], prefix: str) -> Layout:
     """The layout of the autoencoder whose names begin with `prefix`, its levels counted."""
     level = re.compile(re.escape(prefix) + r"encoder\.down\.(\d+)\.")
@@ -181,7 +195,7 @@ def _open_clip() -> Layout:
 
 open_clip = _open_clip()
 
-UNET, AUTOENCODER = "model.diffusion_model.", "first_stage_model."
+UNET, AUTOENCODER, CONTROL = "model.diffusion_model.", "first_stage_model.", "control_model."
 
 TOWERS = (
     ("cond_stage_model.transformer.", diffusers_names.clip),  # SD 1.x

@@ -68,7 +68,10 @@ OTHERS = (
     ),
     ("an IP-Adapter", "ip_adapter. .to_k_ip."),
     ("a T2I-Adapter", "adapter.body. body.0.resnets.0.block1"),
-    ("a ControlNet", "controlnet_cond_embedding. input_hint_block. controlnet_down_blocks. zero_convs."),
+    (
+        "a ControlNet, which guides a model by --control but is none",
+        "controlnet_cond_embedding. input_hint_block. controlnet_down_blocks. zero_convs.",
+    ),
     ("an AnimateDiff motion module", "motion_modules."),
     ("Stable Video Diffusion", ".time_stack. temporal_transformer_blocks."),
     ("Hunyuan Video", "img_attn_qkv."),

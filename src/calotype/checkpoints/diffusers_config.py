@@ -6,6 +6,7 @@ error that names it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from calotype.errors import CheckpointError, InputError
 from calotype.models.config import ModelConfig
 from calotype.networks.autoencoder import AutoencoderConfig
 from calotype.networks.clip_text import ClipTextConfig
+from calotype.networks.controlnet import ControlNetConfig
 from calotype.networks.unet import UNetConfig
 
 Settings = Mapping[str, Any]
@@ -59,6 +61,10 @@ AUTOENCODER: dict[str, tuple[Any, ...]] = {
     "use_quant_conv": (True,),
 }
 CLIP: dict[str, tuple[Any, ...]] = {"hidden_act": ("quick_gelu", "gelu"), "layer_norm_eps": (1e-5,)}
+CONTROLNET: dict[str, tuple[Any, ...]] = {
+    "controlnet_conditioning_channel_order": ("rgb", "bgr"),
+    "mid_block_type": ("UNetMidBlock2DCrossAttn", "UNetMidBlock2D"),
+}
 """Settings that must have one of these values, which the first is the default of."""
 
 DOWN = {True: "CrossAttnDownBlock2D", False: "DownBlock2D"}
@@ -113,6 +119,26 @@ def unet(path: Path, told: Settings) -> UNetConfig:
         outline_cells=told.get("outline_cells", 0),
         outline_side=told.get("outline_side", 4),
         context_only_levels=only if any(only) else None,
+    )
+
+
+def controlnet(path: Path, told: Settings) -> ControlNetConfig:
+    """Of a ControlNet's config.json; CheckpointError as `unet`'s."""
+    _check(path, told, CONTROLNET)
+    short = told.get("mid_block_type") == "UNetMidBlock2D"
+    sizes = unet(path, {**told, "mid_block_type": UNET["mid_block_type"][0]})
+    sizes = dataclasses.replace(sizes, out_channels=sizes.in_channels)
+    if short:  # and without a transformer
+        sizes = dataclasses.replace(sizes, transformer_depth=(*sizes.transformer_depth[:-1], 0))
+    return _made(
+        path,
+        ControlNetConfig,
+        unet=sizes,
+        picture_channels=told.get("conditioning_channels", 3),
+        hint_channels=tuple(told.get("conditioning_embedding_out_channels", (16, 32, 96, 256))),
+        short_middle=short,
+        pooled=bool(told.get("global_pool_conditions", False)),
+        bgr=told.get("controlnet_conditioning_channel_order") == "bgr",
     )
 
 

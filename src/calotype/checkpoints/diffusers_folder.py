@@ -19,10 +19,11 @@ from calotype.checkpoints.found import Found, Piece
 from calotype.checkpoints.weights import open_component, read_json
 from calotype.conditioning.tokenizer import END, Tokenizer, read_clip_files
 from calotype.errors import CheckpointError
-from calotype.models.config import ModelConfig
+from calotype.models.config import LowResConfig, ModelConfig
 from calotype.networks.clip_text import ClipTextConfig
 
 INDEX, EXTRA = "model_index.json", "calotype.json"
+LOW_RES = "low_res_scheduler"
 WEIGHTS, TEXT_WEIGHTS = "diffusion_pytorch_model", "model"
 KEPT = ("name", "about", "size", "defaults")
 """Fields of the config that calotype.json keeps."""
@@ -84,6 +85,7 @@ def recognise(folder: Path, explicit: str | None = None) -> Found:
         schedule=schedule,
         defaults=defaults,
         zero_negative=bool(index.get("force_zeros_for_empty_prompt", False)),
+        low_res=_low_res(folder / LOW_RES, index),
     )
     config, recipe = _with_extra(folder, config, settings.get("sample_size"))
     return Found(
@@ -95,6 +97,16 @@ def recognise(folder: Path, explicit: str | None = None) -> Found:
         (*pieces, *texts),
         partial(_tokenizer, folder, names, text[0].clip.context_length),
         recipe=recipe,
+    )
+
+
+def _low_res(folder: Path, index: Mapping[str, Any]) -> LowResConfig | None:
+    """An upscaler's second schedule; None where the folder says nothing of it."""
+    told = folder / "scheduler_config.json"
+    if not told.is_file():
+        return None
+    return LowResConfig(
+        diffusers_scheduler.levels(folder, read_json(told)), index.get("max_noise_level", 350)
     )
 
 

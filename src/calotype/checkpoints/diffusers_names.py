@@ -56,6 +56,15 @@ UNET: Table = (
     ),
 )
 
+CONTROL: Table = (
+    ("hint.enter", "controlnet_cond_embedding.conv_in"),
+    ("hint.blocks.{}", "controlnet_cond_embedding.blocks.{}"),
+    ("hint.leave", "controlnet_cond_embedding.conv_out"),
+    ("zeros.{}", "controlnet_down_blocks.{}"),
+    ("middle_zero", "controlnet_mid_block"),
+)
+"""What a ControlNet has beside a U-Net's way down."""
+
 MIDDLE: Table = (("encoder.middle", "encoder.mid_block"), ("decoder.middle", "decoder.mid_block"))
 OLD_ATTENTION = (("query", "query"), ("key", "key"), ("value", "value"), ("out", "proj_attn"))
 AUTOENCODER: Table = (
@@ -109,6 +118,12 @@ def unet(*, sized: bool) -> Layout:
     added = nest((("vector_embedding", "add_embedding"),), EMBEDDING)
     plain = nest((("vector_embedding", "class_embedding"),), EMBEDDING)
     return Layout((*modules(UNET), *modules(added, writes=sized), *modules(plain, writes=not sized)))
+
+
+@cache
+def controlnet() -> Layout:
+    """A ControlNet's vector, if any, is SDXL's."""
+    return Layout((*unet(sized=True).rows, *modules(CONTROL)))
 
 
 def _autoencoder() -> Layout:

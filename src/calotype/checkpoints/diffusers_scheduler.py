@@ -41,19 +41,8 @@ def read(path: Path, told: Mapping[str, Any], family: Family) -> tuple[ScheduleC
     The sampler is the scheduler's where Calotype has it, else the family's.
     Raises CheckpointError for noise levels that Calotype does not make.
     """
-    betas = told.get("beta_schedule", "linear")
-    if betas not in BETAS or told.get("trained_betas") is not None:
-        raise CheckpointError(
-            f"{path} has beta_schedule {betas!r} or trained_betas; Calotype makes {', '.join(BETAS)}."
-        )
-    zero = bool(told.get("rescale_betas_zero_snr", False))
-    schedule = ScheduleConfig(
-        BETAS[betas],
-        steps=told.get("num_train_timesteps", 1000),
-        beta_start=told.get("beta_start", 0.0001),
-        beta_end=told.get("beta_end", 0.02),
-        zero_terminal_snr=zero,
-    )
+    schedule = levels(path, told)
+    zero = schedule.zero_terminal_snr
     sampler, spacing = SAMPLERS.get(str(told.get("_class_name")), (family.sampler, family.grid))
     spaced = told.get("timestep_spacing", spacing) if str(told.get("_class_name")) in SAMPLERS else spacing
     grid = next((grid for key, grid in SIGMAS.items() if told.get(key)), spaced)
@@ -84,30 +73,40 @@ def _of_few_steps(told: Mapping[str, Any], sampler: str, grid: str) -> bool:
     return sampler in ("euler", "euler_a") and grid == "trailing" and not zero and predicted != "v_prediction"
 
 
+def levels(path: Path, told: Mapping[str, Any]) -> ScheduleConfig:
+    """The noise levels alone; CheckpointError for some that Calotype does not make."""
+    betas = told.get("beta_schedule", "linear")
+    if betas not in BETAS or told.get("trained_betas") is not None:
+        raise CheckpointError(
+            f"{path} has beta_schedule {betas!r} or trained_betas; Calotype makes {', '.join(BETAS)}."
+        )
+    return ScheduleConfig(
+        BETAS[betas],
+        steps=told.get("num_train_timesteps", 1000),
+        beta_start=told.get("beta_start", 0.0001),
+        beta_end=told.get("beta_end", 0.02),
+        zero_terminal_snr=bool(told.get("rescale_betas_zero_snr", False)),
+    )
+
+
 def settings(config: ModelConfig) -> dict[str, Any]:
     """The inverse; CheckpointError for a model that is no diffusion by steps.
 
     A sampler or grid that diffusers does not have is left out for DDIM's.
     """
     schedule, own = config.schedule, config.defaults
-    names = {ours: theirs for theirs, ours in BETAS.items()}
-    if schedule.kind not in names or config.parameterization not in PREDICTIONS:
+    if schedule.kind not in BETAS.values() or config.parameterization not in PREDICTIONS:
         raise CheckpointError(
             f"The model {config.name} is trained as {config.parameterization} on a {schedule.kind} schedule, "
             "which diffusers' Stable Diffusion does not sample; convert it to --format native."
         )
     kinds = {sampler: kind for kind, (sampler, _) in SAMPLERS.items()}
-    told: dict[str, Any] = {
+    told: dict[str, Any] = level_settings(schedule) | {
         "_class_name": kinds.get(own.sampler.removesuffix("_sde"), "DDIMScheduler"),
-        "num_train_timesteps": schedule.steps,
-        "beta_schedule": names[schedule.kind],
-        "beta_start": schedule.beta_start,
-        "beta_end": schedule.beta_end,
         "prediction_type": PREDICTIONS[config.parameterization],
         "timestep_spacing": own.grid if own.grid in ("leading", "trailing", "linspace") else "leading",
         # Where it means nothing, 1 spares people a warning of the pipeline's.
         "steps_offset": own.offset if own.grid == "leading" else 1,
-        "rescale_betas_zero_snr": schedule.zero_terminal_snr,
     }
     if told["_class_name"] == "DDIMScheduler":
         told |= {"clip_sample": False, "set_alpha_to_one": not own.ends_at_first}
@@ -115,3 +114,15 @@ def settings(config: ModelConfig) -> dict[str, Any]:
         told["algorithm_type"] = "sde-dpmsolver++"
     told |= {key: True for key, grid in SIGMAS.items() if grid == own.grid}
     return told
+
+
+def level_settings(schedule: ScheduleConfig) -> dict[str, Any]:
+    """The inverse of `levels`, for a schedule of betas."""
+    names: dict[str, str] = {ours: theirs for theirs, ours in BETAS.items()}
+    return {
+        "num_train_timesteps": schedule.steps,
+        "beta_schedule": names[schedule.kind],
+        "beta_start": schedule.beta_start,
+        "beta_end": schedule.beta_end,
+        "rescale_betas_zero_snr": schedule.zero_terminal_snr,
+    }

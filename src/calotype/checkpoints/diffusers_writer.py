@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from calotype.checkpoints import diffusers_config, diffusers_names, diffusers_scheduler
-from calotype.checkpoints.diffusers_folder import EXTRA, INDEX, KEPT, TEXT_WEIGHTS, WEIGHTS
+from calotype.checkpoints.diffusers_folder import EXTRA, INDEX, KEPT, LOW_RES, TEXT_WEIGHTS, WEIGHTS
 from calotype.checkpoints.names import Layout
 from calotype.checkpoints.weights import as_dtype, write_safetensors
 from calotype.conditioning.text import TextConfig
@@ -23,6 +23,9 @@ from calotype.conditioning.tokenizer import END, START, Tokenizer
 from calotype.errors import CheckpointError, OutputError
 from calotype.models.config import ModelConfig
 from calotype.models.latent_diffusion import LatentDiffusion
+
+LOW_RES_KIND = "DDPMScheduler"
+"""What diffusers noises an upscaler's small picture with."""
 
 POOLED = "pooled"
 """The module with the two classes that a U-Net with a plain pooled vector needs."""
@@ -66,6 +69,10 @@ def write(folder: Path, model: LatentDiffusion, dtype: torch.dtype | None, recip
             _write_tokenizer(partial / f"tokenizer{name}", tokenizer, text)
         (partial / "scheduler").mkdir()
         _json(partial / "scheduler" / "scheduler_config.json", scheduler)
+        if config.low_res is not None:
+            (partial / LOW_RES).mkdir()
+            levels = diffusers_scheduler.level_settings(config.low_res.schedule)
+            _json(partial / LOW_RES / "scheduler_config.json", {"_class_name": LOW_RES_KIND} | levels)
         told = json.loads(config.to_json())
         _json(partial / EXTRA, {key: told[key] for key in KEPT} | {"recipe": dict(recipe)})
         _json(partial / INDEX, _index(config, components, scheduler["_class_name"]))
@@ -177,6 +184,10 @@ def _index(config: ModelConfig, components: list[Component], scheduler: str) -> 
         **{f"tokenizer{name}": ("transformers", "CLIPTokenizer") for name in _towers(config)},
         "scheduler": ("diffusers", scheduler),
     }
+    if config.low_res is not None:
+        index["low_res_scheduler"] = ("diffusers", LOW_RES_KIND)
+        index["max_noise_level"] = config.low_res.most
+        return index | dict.fromkeys(("feature_extractor", "safety_checker", "watermarker"), (None, None))
     absent = ["feature_extractor", "image_encoder"]
     if config.sizes is None:
         absent.append("safety_checker")
@@ -192,11 +203,8 @@ def _index(config: ModelConfig, components: list[Component], scheduler: str) -> 
 def _pipeline(config: ModelConfig) -> str:
     """The pipeline a folder is meant for."""
     unet = config.unet
-    if unet.classes is not None:
-        raise CheckpointError(
-            f"The model {config.name} has a second schedule, for its low-resolution picture, which Calotype "
-            "does not keep; convert it to --format native or single-file."
-        )
+    if config.low_res is not None:
+        return "StableDiffusionUpscalePipeline"
     painting = unet.in_channels > unet.out_channels
     if config.sizes is None:
         return "StableDiffusionInpaintPipeline" if painting else "StableDiffusionPipeline"

@@ -24,7 +24,7 @@ from calotype.networks.autoencoder import Autoencoder
 from calotype.networks.clip_text import ClipText
 from calotype.networks.unet import UNet
 
-PartName = Literal["autoencoder", "text_encoder", "denoiser"]
+PartName = Literal["autoencoder", "text_encoder", "denoiser", "ControlNet"]
 
 C = TypeVar("C")
 

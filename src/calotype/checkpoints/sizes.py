@@ -12,6 +12,7 @@ from typing import Literal
 from calotype.checkpoints.names import Source
 from calotype.networks.autoencoder import AutoencoderConfig
 from calotype.networks.clip_text import ClipTextConfig
+from calotype.networks.controlnet import ControlNetConfig
 from calotype.networks.unet import UNetConfig
 
 Sources = Mapping[str, Source]
@@ -22,6 +23,26 @@ CLIP_END = 49407
 
 def unet(found: Sources, heads: Callable[[int], int], norm_groups: int = 32) -> UNetConfig:
     """`heads`: how many a level of so many channels has."""
+    return _descent(found, heads, norm_groups, _shape(found, "leave.weight")[0])
+
+
+def controlnet(found: Sources, heads: Callable[[int], int], norm_groups: int = 32) -> ControlNetConfig:
+    """`heads` as for `unet`; whether it is pooled or reads blue first leaves no trace in a shape."""
+    blocks = _count(found, "hint.blocks.{}.weight")
+    widths = [_shape(found, "hint.enter.weight")[0]]
+    widths += [_shape(found, f"hint.blocks.{i}.weight")[0] for i in range(1, blocks, 2)]
+    return ControlNetConfig(
+        unet=_descent(found, heads, norm_groups, _shape(found, "enter.weight")[1], fewest=0),
+        picture_channels=_shape(found, "hint.enter.weight")[1],
+        hint_channels=tuple(widths),
+        short_middle="middle.block2.conv1.weight" not in found,
+    )
+
+
+def _descent(
+    found: Sources, heads: Callable[[int], int], norm_groups: int, out_channels: int, fewest: int = 1
+) -> UNetConfig:
+    """`fewest`: blocks that a transformer has at least; SDXL's middling ControlNets have some without."""
     levels = _count(found, "down.{}.blocks.0.conv1.weight")
     channels = tuple(_shape(found, f"down.{i}.blocks.0.conv1.weight")[0] for i in range(levels))
     carries = tuple(f"down.{i}.transformers.0.norm.weight" in found for i in range(levels))
@@ -33,19 +54,21 @@ def unet(found: Sources, heads: Callable[[int], int], norm_groups: int = 32) -> 
     else:
         depth_without = 0
     depths = [
-        1 if place is None else _count(found, f"{place}.blocks.{{}}.norm_self.weight") for place in places
+        1 if place is None else _count(found, f"{place}.blocks.{{}}.norm_self.weight", fewest)
+        for place in places
     ]
     if places[-1] is None:
         depths[-1] = depth_without
     some = next((place for place in (*places, middle) if place is not None), middle)
-    context = found.get(f"{some}.blocks.0.attend_context.key.weight")
+    deep = next((place for place, depth in zip(places, depths, strict=True) if place and depth), some)
+    context = found.get(f"{deep}.blocks.0.attend_context.key.weight")
     only = tuple(carries[i] and _sees_context(found, places[i]) for i in range(levels))
     vector = found.get("vector_embedding.linear1.weight")
     classes = found.get("class_embedding.weight")
     guidance = found.get("guidance_embedding.weight")
     return UNetConfig(
         in_channels=_shape(found, "enter.weight")[1],
-        out_channels=_shape(found, "leave.weight")[0],
+        out_channels=out_channels,
         block_channels=channels,
         layers_per_block=_count(found, "down.0.blocks.{}.conv1.weight"),
         attention_levels=carries,
@@ -113,11 +136,11 @@ def _shape(found: Sources, name: str) -> tuple[int, ...]:
     return found[name].shape
 
 
-def _count(found: Sources, pattern: str) -> int:
-    """How many of 0, 1, 2 … are there; KeyError where not even the first is."""
+def _count(found: Sources, pattern: str, fewest: int = 1) -> int:
+    """How many of 0, 1, 2 … are there; KeyError where they are fewer."""
     count = 0
     while pattern.format(count) in found:
         count += 1
-    if not count:
-        raise KeyError(pattern.format(0))
+    if count < fewest:
+        raise KeyError(pattern.format(count))
     return count

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from calotype.cli import guiding
 from calotype.cli.clock import Clock
 from calotype.errors import InputError, OutputError
 
@@ -91,6 +92,16 @@ def generate(
         list[str] | None,
         typer.Option(help="A textual inversion's file, as FILE or FILE:word; may be given again."),
     ] = None,
+    control: guiding.Nets = None,
+    control_image: guiding.Pictures = None,
+    control_scale: guiding.Scales = None,
+    control_start: guiding.Starts = None,
+    control_end: guiding.Ends = None,
+    control_guess: guiding.Guess = False,
+    image: Annotated[str | None, typer.Option(help="The picture that an upscaler enlarges.")] = None,
+    noise_level: Annotated[
+        int | None, typer.Option(help="Noise that an upscaler's picture is given first; more invents more.")
+    ] = None,
     sheet: Annotated[str | None, typer.Option(help="Also write all pictures on one PNG sheet.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda …. Default: the best one here.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: torch's choice.")] = None,
@@ -129,6 +140,11 @@ def generate(
             loras=lora or (),
             lora_live=lora_live,
             embeddings=embedding or (),
+            controls=guiding.controls(
+                control, control_image, control_scale, control_start, control_end, control_guess
+            ),
+            image=image,
+            noise_level=noise_level,
         )
         if output is not None:
             files.check_writable(files.output_paths(output, request.pictures))

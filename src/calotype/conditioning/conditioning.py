@@ -13,18 +13,20 @@ from torch import Tensor
 class Conditioning:
     """One row per picture in every field that is present; B is the number of pictures.
 
-    tokens    (B L D)    the text, one feature vector per token; None for a model without text
-    vector    (B P)      SDXL's pooled text and sizes
-    channels  (B K H W)  joined to the noisy picture: inpaint mask and image, low-resolution image
-    control   (B C H W)  ControlNet's picture
-    label     (B)        class, or the upscaler's noise level
-    guidance  (B G)      LCM's guidance embedding
+    tokens    (B L D)      the text, one feature vector per token; None for a model without text
+    vector    (B P)        SDXL's pooled text and sizes
+    channels  (B K H W)    joined to the noisy picture: inpaint mask and image, low-resolution image
+    control   (B N*C H W)  what N ControlNets see of their pictures, one below the other
+    strength  (B N)        how much of what each ControlNet adds is taken; with 0 it is not run
+    label     (B)          class, or the upscaler's noise level
+    guidance  (B G)        LCM's guidance embedding
     """
 
     tokens: Tensor | None = None
     vector: Tensor | None = None
     channels: Tensor | None = None
     control: Tensor | None = None
+    strength: Tensor | None = None
     label: Tensor | None = None
     guidance: Tensor | None = None
 

@@ -67,6 +67,17 @@ class Defaults:
 
 
 @dataclass(frozen=True)
+class LowResConfig:
+    """An upscaler's second schedule: the noise its small picture is given before it is looked at.
+
+    most  the highest level it was trained with, counted in the schedule's steps
+    """
+
+    schedule: ScheduleConfig
+    most: int = 350
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """One model whole.
 
@@ -78,6 +89,7 @@ class ModelConfig:
     sigma_data        edm only: the standard deviation of the data
     sizes             SDXL's numbers about the picture, which join the pooled text in the vector
     zero_negative     no negative prompt is a condition of zeros (SDXL base), not that of the empty text
+    low_res           of a model that enlarges a picture (the x4 upscaler): how that picture is noised
     """
 
     name: str
@@ -92,6 +104,7 @@ class ModelConfig:
     sigma_data: float = 0.5
     sizes: SizeConfig | None = None
     zero_negative: bool = False
+    low_res: LowResConfig | None = None
 
     @property
     def factor(self) -> int:

@@ -20,20 +20,33 @@ from calotype.diffusion.denoiser import Denoiser, as_denoiser
 from calotype.diffusion.parameterization import Parameterization, parameterization
 from calotype.diffusion.schedule import FlowSchedule, NoiseSchedule
 from calotype.models.config import ModelConfig
+from calotype.models.controls import Controls
 from calotype.networks.autoencoder import Autoencoder, IdentityAutoencoder
 from calotype.networks.unet import UNet
 
 
 class NetworkDenoiser(nn.Module):
-    """A U-Net with what is known of its training: (x, sigma, condition) to the expected clean latents."""
+    """A U-Net with what is known of its training: (x, sigma, condition) to the expected clean latents.
+
+    controls: the ControlNets beside it, to which `Conditioning.control` belongs.
+    """
 
     def __init__(
-        self, network: UNet, parameterization: Parameterization, schedule: NoiseSchedule | FlowSchedule
+        self,
+        network: UNet,
+        parameterization: Parameterization,
+        schedule: NoiseSchedule | FlowSchedule,
+        controls: Controls | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.parameterization = parameterization
         self.schedule = schedule
+        self.controls = controls
+
+    def controlled(self, controls: Controls) -> NetworkDenoiser:
+        """The same network, sharing its weights, with ControlNets beside it."""
+        return NetworkDenoiser(self.network, self.parameterization, self.schedule, controls)
 
     def forward(self, x: Tensor, sigma: Tensor, condition: Conditioning) -> Tensor:
         """x = x0 + sigma * noise (B C H W), sigma (B), a condition of B rows -> E[x0] (B C H W) in x's dtype.
@@ -53,6 +66,7 @@ class NetworkDenoiser(nn.Module):
         """The network itself under its condition: (input (B C H W), noise_label (B)) -> (B C H W)."""
 
         def network(x: Tensor, label: Tensor) -> Tensor:
+            control = None if self.controls is None else self.controls(x, label, known)
             if known.channels is not None:
                 x = torch.cat([x, known.channels], dim=1)  # (B C H W), (B K H W) -> (B C+K H W)
             raw: Tensor = self.network(
@@ -62,6 +76,7 @@ class NetworkDenoiser(nn.Module):
                 vector=known.vector,
                 label=known.label,
                 guidance=known.guidance,
+                control=control,
             )
             return raw
 

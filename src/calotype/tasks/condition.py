@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from calotype.conditioning.conditioning import Conditioning
-from calotype.errors import InputError
 from calotype.models.latent_diffusion import LatentDiffusion
 from calotype.tasks.adapted import Adapted
 from calotype.tasks.additions import LoraUse
@@ -21,16 +20,9 @@ Conditions = dict[tuple[str, bool], Conditioning]
 
 @torch.no_grad()
 def encode(adapted: Adapted, request: ResolvedRequest) -> Conditions:
-    """Every distinct text once under each set of LoRAs; one row each.
-
-    Raises InputError where the model cannot draw from words alone.
-    """
+    """Every distinct text once under each set of LoRAs; one row each."""
     model = adapted.model
     unet = model.config.unet
-    if unet.classes is not None:
-        raise InputError(
-            f"The model {model.config.name} enlarges a picture and draws none from words; use another model."
-        )
     shared = Conditioning(channels=_everything_unknown(model, request))
     if unet.guidance_width is not None:
         shared = replace(shared, guidance=guidance_features(request.guidance, unet.guidance_width))
@@ -66,7 +58,7 @@ def _text(model: LatentDiffusion, request: ResolvedRequest, text: str, negative:
 def _everything_unknown(model: LatentDiffusion, request: ResolvedRequest) -> Tensor | None:
     """An inpainting model's mask and known picture (1 1+C h w), where all is to be painted."""
     unet, factor = model.config.unet, model.config.factor
-    if unet.in_channels == unet.out_channels:
+    if unet.in_channels == unet.out_channels or model.config.low_res is not None:
         return None
     weight = next(model.autoencoder.parameters())
     grey = weight.new_zeros(1, 3, request.height, request.width)

@@ -18,6 +18,7 @@ from calotype.diffusion.samplers import SAMPLERS, Step
 from calotype.models.latent_diffusion import LatentDiffusion
 from calotype.tasks.adapted import Adapted
 from calotype.tasks.condition import Conditions, encode
+from calotype.tasks.guides import Guides, guides
 from calotype.tasks.picture import Picture, Record
 from calotype.tasks.request import Request, ResolvedRequest
 from calotype.tasks.steady import batch_size, steady
@@ -74,7 +75,8 @@ def generate(model: LatentDiffusion, request: Request) -> Iterator[Event]:
     schedule = model.denoiser.schedule
     sigmas = _grid(model, asked)(asked.steps, schedule.sigma_min, schedule.sigma_max)
     adapted = Adapted(model, asked)
-    yield from map(Notice, adapted.notices)
+    told = guides(model, asked, sigmas)
+    yield from map(Notice, (*adapted.notices, *told.notices))
     yield from _notices(adapted.reading(asked.prompts[0]), asked)
     conditions = encode(adapted, asked)
     factor = model.config.factor
@@ -86,9 +88,10 @@ def generate(model: LatentDiffusion, request: Request) -> Iterator[Event]:
     for indices in batches:
         noise = NOISES[asked.noise]([asked.seed_of(i) for i in indices])
         blank = torch.zeros(len(indices), *shape, device=model.device)
+        noised = told.noised(noise, len(indices))
         x = float(sigmas[0]) * noise(blank)
-        drawing = adapted.drawing(asked.prompt_of(indices[0]))
-        denoiser = _denoiser(drawing, asked, conditions, indices)
+        drawing = told.beside(adapted.drawing(asked.prompt_of(indices[0])))
+        denoiser = _denoiser(drawing, asked, conditions, indices, noised)
         for step in SAMPLERS[asked.sampler](denoiser, x, sigmas, noise, **asked.sampler_options):
             done += 1
             x = step.x
@@ -156,18 +159,22 @@ def _grid(model: LatentDiffusion, request: ResolvedRequest) -> Grid:
 
 
 def _denoiser(
-    model: LatentDiffusion,
+    told: Guides,
     request: ResolvedRequest,
     conditions: Conditions,
     indices: Sequence[int],
+    noised: Tensor | None,
 ) -> Denoiser:
     positive = Conditioning.cat([conditions[request.prompt_of(i), False] for i in indices])
     negative = Conditioning.cat([conditions[request.prompt_of(i), True] for i in indices])
     apg = None if request.apg is None else guidance.Apg(**request.apg.model_dump())
-    distilled = model.config.unet.guidance_width is not None  # it was told the scale, and does the rest
+    distilled = told.model.config.unet.guidance_width is not None  # it was told the scale, and does the rest
     return guidance.guided(
-        steady(model, len(indices)),
-        (positive, negative),
+        told.timed(steady(told.model, len(indices))),
+        (
+            told.told(positive, len(indices), noised),
+            told.told(negative, len(indices), noised, negative=True),
+        ),
         1.0 if distilled else request.guidance,
         rescale=request.rescale,
         interval=request.interval,

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from calotype.conditioning.prompt import SYNTAXES, Prompt, parse
 from calotype.diffusion.grids import GRIDS
@@ -23,6 +23,7 @@ from calotype.tasks.additions import (
     located_loras,
     used_loras,
 )
+from calotype.tasks.guiding import Guiding
 
 LONGEST_PROMPT = 4000  # characters, some 700 English words
 LONGEST_SIDE = 4096  # pixels
@@ -41,7 +42,7 @@ class Apg(BaseModel):
     momentum: float = -0.5
 
 
-class Request(BaseModel):
+class Request(Guiding):
     """Pictures to make.  Every wrong field is an InputError of one sentence, also from JSON.
 
     A field that is None is the model's own default, or for the seed a fresh one; `resolved` fills them in,
@@ -66,6 +67,8 @@ class Request(BaseModel):
     loras             files with weights, as "flat.safetensors:0.8"; in a prompt that names one, its weight
     lora_live         LoRAs at work beside the weights instead of added to them: less memory, slower steps
     embeddings        textual inversions, as "easy.pt" or "cat.safetensors:mycat"
+
+    and the fields of `Guiding`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,7 +82,7 @@ class Request(BaseModel):
     guidance: float | None = None
     sampler: str | None = None
     grid: str | None = None
-    sampler_options: dict[str, float] = {}
+    sampler_options: dict[str, float] = Field(default_factory=dict)
     seed: int | None = None
     noise: str = "calotype"
     count: int = 1
@@ -189,8 +192,10 @@ class Request(BaseModel):
     def resolved(self, config: ModelConfig) -> ResolvedRequest:
         """The same request with nothing left open, for this model.
 
-        Raises InputError where the model cannot make that size or read that prompt, or a file is not found.
+        Raises InputError where the model cannot make that size or read that prompt, where a file is not
+        found, or where the model or a ControlNet cannot be guided as asked.
         """
+        guided = self.guided(config, self.width, self.height)
         width = config.size if self.width is None else self.width
         height = config.size if self.height is None else self.height
         for name, side in (("width", width), ("height", height)):
@@ -211,7 +216,7 @@ class Request(BaseModel):
             "seed": secrets.randbelow(2**32),
         }
         given = {name: value for name, value in self if value is not None}
-        asked = ResolvedRequest(**{**fresh, **given, "width": width, "height": height})
+        asked = ResolvedRequest(**{**fresh, **given, "width": width, "height": height, **guided})
         asked.check_reading(config)
         return asked.located()
 

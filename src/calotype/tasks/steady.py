@@ -56,7 +56,9 @@ def steady(model: LatentDiffusion, pictures: int) -> Model:
     def call(x: Tensor, sigma: Tensor, condition: Conditioning) -> Tensor:
         known = _agrees.setdefault(model.denoiser, {})
         dtype = next(model.denoiser.parameters()).dtype
-        case = (x.shape, condition.sizes(), pictures, dtype, torch.get_num_threads())
+        strength = condition.strength  # ControlNets with none are not run
+        running = None if strength is None else tuple((strength != 0).flatten().tolist())
+        case = (x.shape, condition.sizes(), running, pictures, dtype, torch.get_num_threads())
         if case not in known:
             result = one_by_one(x, sigma, condition)
             known[case] = torch.equal(result, denoiser(x, sigma, condition))
