@@ -74,7 +74,7 @@ def recognise(path: Path, prediction: str | None = None) -> Found | Native:
         return single_file.recognise(file, prediction)
     if prediction is not None:
         raise InputError(f"{path} is Calotype's own and says what it predicts; leave the prediction out.")
-    return Native(path, native.describe(path).config)
+    return Native(path, native.latent_config(path))
 
 
 def load(
