@@ -3,7 +3,7 @@
 Tensors are named PART.KEY with the parts autoencoder, text_encoder, denoiser (any of them may be absent).
 Metadata, all texts: `format` = calotype, `config` (ModelConfig as JSON), `tokenizer` (JSON: merges,
 context_length, and the vocab where CLIP's layout does not tell it), `recipe` (JSON: how it was made),
-`weights_sha256`, `calotype_version`; and `kind` = pixel for a `PixelDiffusion`, whose config is a PixelConfig.
+`weights_sha256`, `calotype_version`; and `kind` = pixel for a PixelDiffusion with its PixelConfig.
 """
 
 from __future__ import annotations
@@ -186,8 +186,8 @@ class _File:
     def config(self) -> ModelConfig:
         if self.metadata.get("kind") == PIXEL:
             raise CheckpointError(
-                f"{self.path} restores photographs and cannot draw from words; use it with `calotype denoise`, "
-                "`inpaint`, `upscale` or `deblur`, or name another model."
+                f"{self.path} restores photographs and cannot draw from words; use it with "
+                "`calotype denoise`, `inpaint`, `upscale` or `deblur`, or name another model."
             )
         try:
             return ModelConfig.from_json(self.text("config"))

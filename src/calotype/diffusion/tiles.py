@@ -13,8 +13,8 @@ from calotype.errors import InputError
 def tiled(denoiser: Denoiser, tile: int, overlap: int, step: int = 8) -> Denoiser:
     """The same denoiser, tile by tile, for a network of bounded reach.
 
-    Each tile is a window of `tile` pixels a side of which the outer `overlap` are only looked at; the windows'
-    inner parts are set side by side.  Gradients flow, each tile computed again on the way back.
+    Each tile is a window of `tile` pixels a side of which the outer `overlap` are only looked at; the
+    windows' inner parts are set side by side.  Gradients flow, each tile computed again on the way back.
 
     Args:
         step: windows start at its multiples, where a network that halves its maps needs that to agree.

@@ -1,11 +1,12 @@
 """A small U-Net for pictures themselves, of any size, that sees nothing further than its convolutions reach.
 
 What DRUNet (Zhang et al. 2021, arXiv:2008.13751) is to denoising, at a tenth of its cost: the picture's 2x2
-squares become channels at once (FFDNet, arXiv:1710.04026), and normalisation is over the channels of one pixel
-(NAFNet, arXiv:2204.04676), so that a tile and the whole picture agree.
+squares become channels at once (FFDNet, arXiv:1710.04026), and normalisation is over the channels of one
+pixel (NAFNet, arXiv:2204.04676), so that a tile and the whole picture agree.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from calotype.errors import InputError
 from calotype.networks.layers import EmbeddingMlp, initialise_weights, sinusoids, zero_
 
 LABEL_SCALE = 16.0
-"""ln(sigma)/4 runs over about 2; times this, its sinusoids tell noise levels apart that differ by a percent."""
+"""ln(sigma)/4 runs over about 2; times this, its sinusoids tell levels apart that differ by a percent."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,23 @@ class PixelBlock(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        # over the channels of each pixel: (B C H W) -> (B H W C) -> (B C H W), free where memory is channels-last
+        # over each pixel's channels: (B C H W) -> (B H W C) -> (B C H W), no copy where they lie together
         h = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         h = self.conv1(h) * (1 + self.scale(embedding))[:, :, None, None]  # (B C) -> (B C 1 1)
         y: Tensor = x + self.conv2(F.silu(h))
         return y
+
+
+class PixelLevel(nn.ModuleList):
+    """Blocks one after the other, at one resolution."""
+
+    def __init__(self, width: int, count: int, embedding: int) -> None:
+        super().__init__(PixelBlock(width, embedding) for _ in range(count))
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        for block in self:
+            x = block(x, embedding)
+        return x
 
 
 class PixelNet(nn.Module):
@@ -70,10 +83,10 @@ class PixelNet(nn.Module):
         self.embed = EmbeddingMlp(embedding, embedding)
         self.enter = nn.Conv2d(4 * config.channels, widths[0], 3, padding=1)
 
-        def level(i: int) -> nn.ModuleList:
-            return nn.ModuleList(PixelBlock(widths[i], embedding) for _ in range(blocks[i]))
+        def level(i: int) -> PixelLevel:
+            return PixelLevel(widths[i], blocks[i], embedding)
 
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(pairwise(widths))
         self.down = nn.ModuleList(level(i) for i in range(len(pairs)))
         self.middle = level(-1)
         self.up = nn.ModuleList(level(i) for i in range(len(pairs)))
@@ -98,17 +111,14 @@ class PixelNet(nn.Module):
         h = self.enter(x)
         skips = []
         for blocks, shrink in zip(self.down, self.shrink, strict=True):
-            for block in blocks:  # type: ignore[union-attr]
-                h = block(h, embedding)
+            h = blocks(h, embedding)
             skips.append(h)
             h = shrink(h)  # (B c h w) -> (B c' h/2 w/2)
-        for block in self.middle:
-            h = block(h, embedding)
+        h = self.middle(h, embedding)
         for blocks, grow in reversed(list(zip(self.up, self.grow, strict=True))):
             # (B c' h w) -> (B 4c h w) -> (B c 2h 2w)
             h = F.pixel_shuffle(grow(h), 2).contiguous(memory_format=torch.channels_last) + skips.pop()
-            for block in blocks:  # type: ignore[union-attr]
-                h = block(h, embedding)
+            h = blocks(h, embedding)
         # (B 4C H'/2 W'/2) -> (B C H' W') -> (B C H W)
         y: Tensor = F.pixel_shuffle(self.leave(h), 2)
         return y[..., :height, :width]

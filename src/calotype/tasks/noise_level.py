@@ -1,4 +1,4 @@
-"""How much noise a picture has: white noise by its patches' least eigenvalues, a camera's by its brightness."""
+"""How much noise a picture has: white noise by its patches' least eigenvalues, a camera's by brightness."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from calotype.errors import InputError
 
-Floats = NDArray[np.floating[Any]]
+Floats = NDArray[Any]
+"""float32 or float64."""
 
 PATCH = 6
 """Side of the patches."""
@@ -69,7 +70,7 @@ def estimate_camera(picture: Floats) -> CameraNoise:
     _, height, width = picture.shape
     if height < 64 or width < 64:
         raise InputError(
-            f"The picture is too small ({width}x{height}) to estimate its noise; give it with --gain and --read."
+            f"The picture is too small ({width}x{height}) to estimate its noise; give --gain and --read."
         )
     cut = picture[:, : height // 8 * 8, : width // 8 * 8].astype(np.float64)
     a, b = cut[:, ::2, ::2], cut[:, ::2, 1::2]

@@ -8,8 +8,8 @@ instead of conjugate gradients.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any, final
+from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 import torch
@@ -63,9 +63,10 @@ class Separable:
     def solve(self, right: Tensor, gain: float, noise: float) -> Tensor:
         p, q = self._row_vectors.to(right.device), self._column_vectors.to(right.device)
         both = self._row_values[:, None] * self._column_values[None, :]  # (h) and (w) -> (h w)
-        # directions that the operator as good as loses carry nothing but the measurement's rounding
-        scale = torch.where(both > LOST * float(both.max()), gain * both + noise, torch.inf).to(right.device)
-        return p @ ((p.mT @ right @ q) / scale) @ q.mT
+        scale = gain * both + noise
+        if noise == 0:  # what the operator as good as loses carries nothing but rounding
+            scale = torch.where(both > LOST * float(both.max()), scale, torch.inf)
+        return p @ ((p.mT @ right @ q) / scale.to(right.device)) @ q.mT
 
 
 LOST = 1e-6
@@ -83,13 +84,12 @@ class Blur:
     """A convolution with a kernel (k l) of odd sides; beyond its edge the picture repeats its last pixels."""
 
     kernel: Tensor
-    _cache: dict[Any, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        k, l = self.kernel.shape
+        rows, columns = self.kernel.shape
         channels = x.shape[1]
-        padded = F.pad(x, (l // 2, l // 2, k // 2, k // 2), mode="replicate")
-        weight = self.kernel.to(x).flip(0, 1).expand(channels, 1, k, l)  # (k l) -> (C 1 k l)
+        padded = F.pad(x, (columns // 2, columns // 2, rows // 2, rows // 2), mode="replicate")
+        weight = self.kernel.to(x).flip(0, 1).expand(channels, 1, rows, columns)  # (k l) -> (C 1 k l)
         return F.conv2d(padded, weight, groups=channels)
 
     def adjoint(self, y: Tensor) -> Tensor:

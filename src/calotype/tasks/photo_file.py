@@ -61,15 +61,17 @@ def read_photo(path: str | Path, grow: int = 1) -> Photo:
     try:
         with _any_size(), Image.open(path) as picture:
             _check_size(path, picture.width * grow, picture.height * grow)
-            if getattr(picture, "n_frames", 1) > 1:
+            if (frames := getattr(picture, "n_frames", 1)) > 1:
                 raise InputError(
-                    f"{path} is animated ({picture.n_frames} frames); save the frame you mean as a picture."
+                    f"{path} is animated ({frames} frames); save the frame you mean as a picture."
                 )
             return _deep(path, picture) if _is_deep(path, picture) else _shallow(path, picture)
     except FileNotFoundError:
         raise InputError(f"There is no file {path}; name a picture.") from None
     except UnidentifiedImageError:
-        raise InputError(f"{path} is not a picture that can be read; name a PNG, JPEG, TIFF or WebP.") from None
+        raise InputError(
+            f"{path} is not a picture that can be read; name a PNG, JPEG, TIFF or WebP."
+        ) from None
     except InputError:
         raise
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
@@ -107,13 +109,22 @@ def free_memory() -> int:
 def _is_deep(path: Path, picture: Image.Image) -> bool:
     """Whether it holds 16-bit colour or alpha, which Pillow reads as 8 bits."""
     if picture.format == "PNG":
-        with path.open("rb") as file:
-            head = file.read(26)
-        return head[24] == 16 and head[25] != 0
+        depth, kind = _png_kind(path)
+        return depth == 16 and kind != PNG_GREY
     if picture.format == "TIFF":
         bits = picture.tag_v2.get(258, ())  # type: ignore[attr-defined]
         return len(bits) > 1 and max(bits) == 16
     return False
+
+
+PNG_GREY, PNG_GREY_ALPHA = 0, 4
+
+
+def _png_kind(path: Path) -> tuple[int, int]:
+    """Bits of each sample, and the colour type."""
+    with path.open("rb") as file:
+        head = file.read(26)
+    return head[24], head[25]
 
 
 def _deep(path: Path, picture: Image.Image) -> Photo:
@@ -131,7 +142,7 @@ def _deep(path: Path, picture: Image.Image) -> Photo:
     channels = values.shape[2]
     alpha = values[..., 3] if channels == 4 else None
     pixels = values[..., 2::-1].transpose(2, 0, 1)  # (H W 3) -> (3 H W)
-    if picture.mode == "LA":
+    if picture.format == "PNG" and _png_kind(path)[1] == PNG_GREY_ALPHA:
         pixels = pixels[:1]
     return Photo(np.ascontiguousarray(pixels), alpha, 16, _profile(picture), _exif(picture))
 
@@ -148,26 +159,29 @@ def _upright(values: Floats, orientation: int) -> Floats:
 
 def _shallow(path: Path, picture: Image.Image) -> Photo:
     picture.load()
-    icc, exif = _profile(picture), _exif(picture)
-    upright = ImageOps.exif_transpose(picture)
+    icc, upright = _profile(picture), ImageOps.exif_transpose(picture)
+    exif = _exif(upright)
     if upright.mode == "CMYK":
         upright, icc = _from_cmyk(upright, icc), None
     if upright.mode.startswith("I"):
         values = np.asarray(upright).astype(np.float32)
         if values.max(initial=0) > 65535 or values.min(initial=0) < 0:
             raise InputError(f"{path} has grey values beyond 16 bits; save it with 16 bits.")
-        return Photo(values[None] / 65535, None, 16, icc, exif)
+        return Photo((values[None] / 65535).astype(np.float32), None, 16, icc, exif)
     if upright.mode == "F":
         raise InputError(f"{path} holds floating-point values; save it with 8 or 16 bits.")
     grey = upright.mode in {"1", "L", "LA"}
     if upright.has_transparency_data:
         whole = np.asarray(upright.convert("LA" if grey else "RGBA"))
-        values, alpha = whole[..., :-1], whole[..., -1].astype(np.float32) / 255
+        values, alpha = whole[..., :-1], _share(whole[..., -1])
     else:
         values, alpha = np.asarray(upright.convert("L" if grey else "RGB")), None
         values = values.reshape(*values.shape[:2], -1)  # (H W) or (H W 3) -> (H W C)
-    pixels = values.transpose(2, 0, 1).astype(np.float32) / 255  # (H W C) -> (C H W)
-    return Photo(pixels, alpha, 8, icc, exif)
+    return Photo(_share(values.transpose(2, 0, 1)), alpha, 8, icc, exif)  # (H W C) -> (C H W)
+
+
+def _share(values: NDArray[np.uint8]) -> Floats:
+    return (values.astype(np.float32) / 255).astype(np.float32)
 
 
 def _from_cmyk(picture: Image.Image, icc: bytes | None) -> Image.Image:
@@ -224,7 +238,9 @@ def write_photo(path: Path, photo: Photo) -> None:
             elif path.suffix.lower() == ".webp":
                 options |= {"lossless": True}
             shown = values[..., 0] if values.shape[2] == 1 else values
-            Image.fromarray(np.ascontiguousarray(shown)).save(partial, WRITTEN[path.suffix.lower()], **options)
+            Image.fromarray(np.ascontiguousarray(shown)).save(
+                partial, WRITTEN[path.suffix.lower()], **options
+            )
         os.replace(partial, path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {(error.strerror or str(error)).lower()}.") from None
@@ -233,7 +249,7 @@ def write_photo(path: Path, photo: Photo) -> None:
 
 
 def _png16(values: NDArray[Any], photo: Photo) -> bytes:
-    """A PNG of 16 bits (H W C): Pillow writes none in colour.  Every row is told as its step from the last."""
+    """A PNG of 16 bits (H W C): Pillow writes none in colour.  A row is told as its step from the last."""
     height, width, channels = values.shape
     rows = np.ascontiguousarray(values.astype(">u2")).view(np.uint8).reshape(height, -1)  # (H 2WC)
     steps = rows.copy()

@@ -1,8 +1,8 @@
 """Restoring photographs with a pixel model: denoise, inpaint, upscale, deblur.
 
 Denoising is the denoiser's own question: the noisy picture is its x, the noise its sigma, and one pass gives
-the expected clean picture; walking down from there by DDPM draws pictures from the posterior.  Everything else
-is a linear measurement (`diffusion/measurement.py`): the denoiser that also knows the measurement is handed to
+the expected clean picture; walking down from there by DDPM draws pictures from the posterior.  The rest
+is a linear measurement (`diffusion/measurement.py`): the denoiser that knows the measurement is handed to
 the same sampler, from much noise down to none.  Large pictures go through the network tile by tile; the
 state, its noise and the measurement are always the whole picture's, so tiles cannot disagree.
 """
@@ -120,7 +120,9 @@ def denoise(
         sigma = 255 * estimate_sigma(photo.pixels)
         told = f"estimated noise: {sigma:.2f} of 255"
     elif not 0 < sigma <= limit:
-        raise InputError(f"sigma is {sigma:g}; give the noise's deviation, above 0, at most {limit:g}, of 255.")
+        raise InputError(
+            f"sigma is {sigma:g}; give the noise's deviation, above 0, at most {limit:g}, of 255."
+        )
 
     def back(clean: Tensor) -> Floats:
         return ((clean + 1) / 2).numpy()
@@ -212,7 +214,9 @@ def inpaint(
             "give a mask of the picture's size."
         )
     if not missing.any():
-        raise InputError("The mask is black everywhere, so nothing is to be filled; paint white what is missing.")
+        raise InputError(
+            "The mask is black everywhere, so nothing is to be filled; paint white what is missing."
+        )
     if missing.all():
         raise InputError("The mask is white everywhere, so nothing is known; leave black what is to be kept.")
     y = torch.from_numpy(photo.pixels * 2 - 1)[None]  # (1 C H W)
@@ -266,7 +270,9 @@ def deblur(
         raise InputError("Say what blurred the picture: either a Gaussian's deviation or a kernel.")
     if blur is not None:
         if not 0.2 <= blur <= min(height, width):
-            raise InputError(f"blur is {blur:g}; give a deviation in pixels from 0.2 to the picture's shorter side.")
+            raise InputError(
+                f"blur is {blur:g}; give a deviation in pixels from 0.2 to the picture's shorter side."
+            )
         operator = gaussian_blur(height, width, blur)
     else:
         assert kernel is not None
@@ -338,7 +344,7 @@ def _sampled(
         for seed in _seeds(options):
             noise = BandedNoise(seed, FIRST_OF_START)
             clean = _walk(denoiser, first + FAR * noise(first), grid, seed).cpu()[0]  # (3 H W)
-            yield ((clean.mean(0, keepdim=True) if grey else clean) + 1).numpy() / 2
+            yield (((clean.mean(0, keepdim=True) if grey else clean) + 1) / 2).numpy()
 
     assert first.shape[-2:] == size, "the operator's adjoint gives pictures of another size"
     return _gathered(photo, draws(), count, "")

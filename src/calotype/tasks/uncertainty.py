@@ -27,12 +27,13 @@ def half_width(deviation: Floats, samples: int, scaling: float = 1.0) -> Floats:
 
 
 def heat_map(deviation: Floats, top: float) -> NDArray[np.uint8]:
-    """(C H W) deviations to colours (H W 3) uint8: the channels' root mean square, `top` and more brightest."""
+    """(C H W) deviations to colours (H W 3) uint8: the channels' RMS, brightest from `top` on."""
     share = np.sqrt((deviation**2).mean(0)) / max(top, 1e-12)
     place = share.clip(0, 1) * (len(COLOURS) - 1)
     low = np.minimum(place.astype(int), len(COLOURS) - 2)
     part = (place - low)[..., None]  # (H W) -> (H W 1)
-    return np.rint(COLOURS[low] * (1 - part) + COLOURS[low + 1] * part).astype(np.uint8)
+    colours: NDArray[np.uint8] = np.rint(COLOURS[low] * (1 - part) + COLOURS[low + 1] * part).astype(np.uint8)
+    return colours
 
 
 def write_deviation(output: Path, deviation: Floats) -> list[Path]:
@@ -54,7 +55,9 @@ def write_deviation(output: Path, deviation: Floats) -> list[Path]:
                     Image.fromarray(heat_map(deviation, top)).save(file, "PNG", pnginfo=info)
             os.replace(partial, path)
         except OSError as error:
-            raise OutputError(f"{path} cannot be written: {(error.strerror or str(error)).lower()}.") from None
+            raise OutputError(
+                f"{path} cannot be written: {(error.strerror or str(error)).lower()}."
+            ) from None
         finally:
             partial.unlink(missing_ok=True)
     return [numbers, picture]

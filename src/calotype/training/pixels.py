@@ -1,4 +1,4 @@
-"""Training a denoiser of pictures: crops of a folder's pictures, turned and mirrored, at every noise level."""
+"""Training a denoiser of pictures: crops of a folder's pictures, turned and mirrored, at all noise levels."""
 
 from __future__ import annotations
 
@@ -48,9 +48,7 @@ class PixelObjective(Objective):
 
     def forward(self, pictures: Tensor, noise: Tensor, sigma: Tensor) -> dict[str, Tensor]:
         """pictures (B 3 c c) in [-1, 1], unit noise of their shape, sigma (B)."""
-        losses = diffusion_loss(
-            self.denoiser.network, self.denoiser.parameterization, pictures, noise, sigma
-        )
+        losses = diffusion_loss(self.denoiser.network, self.denoiser.parameterization, pictures, noise, sigma)
         return {"loss": losses.mean()}
 
     def batch(self, indices: Tensor, step: int, share: slice) -> dict[str, Tensor]:
@@ -73,7 +71,12 @@ class PixelObjective(Objective):
         x0 = torch.where(grey[:, None, None, None], x0.mean(1, keepdim=True), x0)
         network = self._model[0].config
         sigma = mixed_sigmas(
-            uniforms[3], uniforms[4], config.fine_share, config.fine_sigma, network.sigma_min, network.sigma_max
+            uniforms[3],
+            uniforms[4],
+            config.fine_share,
+            config.fine_sigma,
+            network.sigma_min,
+            network.sigma_max,
         )[share]
         return self._placed(x0, noise, sigma)
 
@@ -136,10 +139,8 @@ def prepare_pixels(
     init_from: Path | None = None,
 ) -> Run:
     """A run that trains a pixel model, from fresh weights or those of a checkpoint."""
-    if init_from is None:
-        model = build_pixel(model_config, seed=config.seed)
-    else:
-        model = native.load_pixel(init_from)
+    fresh = init_from is None
+    model = build_pixel(model_config, seed=config.seed) if fresh else native.load_pixel(init_from)
     objective = PixelObjective(config, model, data.pictures, data.held_out)
     order = BatchOrder(len(data.pictures), config.batch, config.seed, data.weights(config.balance))
     facts = {"data": data.content, "pictures": len(data.pictures), "model": model.config.name}
