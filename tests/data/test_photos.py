@@ -66,7 +66,7 @@ def test_refusals(tmp_path: Path) -> None:
         make_photos(tmp_path, tmp_path, 64, tmp_path, quiet)
 
 
-def tests_pictures() -> dict[str, Image.Image]:
+def bundled_pictures() -> dict[str, Image.Image]:
     folder = Path(skimage.data.__file__).parent
     names = [path for path in sorted(folder.iterdir()) if path.suffix in {".png", ".jpg"}]
     found = {path.name: Image.open(path).convert("RGB") for path in names}
@@ -79,7 +79,7 @@ def test_no_test_picture_is_among_the_training_photographs() -> None:
     used = json.loads((RECIPE / "dataset.json").read_text(encoding="utf-8"))["photographs"]
     named = {name.replace("/contents/images/", "-") for source in PHOTO_PACKAGES for name in source.files}
     assert set(used) <= named
-    tests = tests_pictures()
+    tests = bundled_pictures()
     assert {"astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png"} <= tests.keys()
     hashes = {pixel_hash(np.asarray(picture)) for picture in tests.values()}
     assert not hashes & set(used.values())
@@ -101,7 +101,7 @@ def test_nor_is_anything_like_one() -> None:
     training = of([sheet.crop((x, y, x + 224, y + 224)) for x, y in cells])
     names = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "china.jpg")
     names += ("flower.jpg", "retina.jpg", "ihc.png", "hubble_deep_field.jpg", "page.png", "text.png")
-    tests = [tests_pictures()[name] for name in names]
+    tests = [bundled_pictures()[name] for name in names]
     shown = of(tests)
     assert float((shown @ training.T).max()) < ALIKE
     # and a near duplicate would have been seen: the middle of a test picture, brighter

@@ -113,14 +113,19 @@ def stabilise(picture: Floats, noise: CameraNoise) -> Floats:
     f(z) = 2/gain sqrt(gain z + 3/8 gain^2 + read^2) (Starck, Murtagh & Bijaoui 1998).
     """
     if noise.gain == 0:
-        return picture / noise.read
-    return 2 / noise.gain * np.sqrt((noise.gain * picture + 0.375 * noise.gain**2 + noise.read**2).clip(0))
+        stable: Floats = picture / noise.read
+        return stable
+    root: Floats = np.sqrt((noise.gain * picture + 0.375 * noise.gain**2 + noise.read**2).clip(0))
+    return 2 / noise.gain * root
 
 
 def unstabilise(values: Floats, noise: CameraNoise) -> Floats:
     """The exact unbiased inverse in closed form (Mäkitalo & Foi 2013, eq. 10): E[z] from E[f(z)]."""
     if noise.gain == 0:
-        return values * noise.read
-    d = values.clip(2 * np.sqrt(0.375))
-    counts = d**2 / 4 + np.sqrt(1.5) / (4 * d) - 11 / (8 * d**2) + 5 * np.sqrt(1.5) / (8 * d**3) - 0.125
+        plain: Floats = values * noise.read
+        return plain
+    d: Floats = values.clip(2 * np.sqrt(0.375))
+    counts: Floats = (
+        d**2 / 4 + np.sqrt(1.5) / (4 * d) - 11 / (8 * d**2) + 5 * np.sqrt(1.5) / (8 * d**3) - 0.125
+    )
     return noise.gain * counts - noise.read**2 / noise.gain

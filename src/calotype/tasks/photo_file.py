@@ -180,7 +180,7 @@ def _shallow(path: Path, picture: Image.Image) -> Photo:
     return Photo(_share(values.transpose(2, 0, 1)), alpha, 8, icc, exif)  # (H W C) -> (C H W)
 
 
-def _share(values: NDArray[np.uint8]) -> Floats:
+def _share(values: NDArray[Any]) -> Floats:
     return (values.astype(np.float32) / 255).astype(np.float32)
 
 

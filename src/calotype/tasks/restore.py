@@ -1,7 +1,7 @@
 """Restoring photographs with a pixel model: denoise, inpaint, upscale, deblur.
 
 Denoising is the denoiser's own question: the noisy picture is its x, the noise its sigma, and one pass gives
-the expected clean picture; walking down from there by DDPM draws pictures from the posterior.  The rest
+the expected clean picture; walking down from there at random draws pictures from the posterior.  The rest
 is a linear measurement (`diffusion/measurement.py`): the denoiser that knows the measurement is handed to
 the same sampler, from much noise down to none.  Large pictures go through the network tile by tile; the
 state, its noise and the measurement are always the whole picture's, so tiles cannot disagree.
@@ -41,6 +41,8 @@ ROUNDING = 1 / 255 / math.sqrt(12) * 2
 """What rounding to 8 bits adds to a picture in [-1, 1], as a deviation."""
 FAR = 3.0
 """Noise from which measurements are sampled: six times what pictures vary by themselves."""
+NEAR = 0.1
+"""What a sample may be wrong by, as the last correction towards an exact measurement takes it."""
 BAND = 256
 """Rows of noise that are made at once."""
 
@@ -343,7 +345,11 @@ def _sampled(
     def draws() -> Iterator[Floats]:
         for seed in _seeds(options):
             noise = BandedNoise(seed, FIRST_OF_START)
-            clean = _walk(denoiser, first + FAR * noise(first), grid, seed).cpu()[0]  # (3 H W)
+            clean = _walk(denoiser, first + FAR * noise(first), grid, seed)
+            if sigma_y <= ROUNDING:  # where only rounding stands between, a sample keeps to the measurement
+                rest = solve(operator, y - operator.forward(clean), NEAR**2, sigma_y**2)
+                clean = clean + NEAR**2 * operator.adjoint(rest)
+            clean = clean.cpu()[0]  # (1 3 H W) -> (3 H W)
             yield (((clean.mean(0, keepdim=True) if grey else clean) + 1) / 2).numpy()
 
     assert first.shape[-2:] == size, "the operator's adjoint gives pictures of another size"
@@ -374,8 +380,10 @@ def _seeds(options: Options) -> list[int]:
 
 
 def _walk(denoiser: Denoiser, x: Tensor, grid: Tensor, seed: int) -> Tensor:
-    """One draw from the posterior: DDPM, which adds as much noise as it should."""
-    for step in SAMPLERS["ddpm"](denoiser, x, grid, BandedNoise(seed)):
+    """One draw from the posterior, by a sampler whose spread converges in second order: DDPM's would be a
+    seventh too small at 20 steps.
+    """
+    for step in SAMPLERS["dpmpp_2m_sde"](denoiser, x, grid, BandedNoise(seed)):
         x = step.x
     return x
 

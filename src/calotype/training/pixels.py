@@ -22,8 +22,8 @@ from calotype.training.sessions import DataSet
 
 MEASURED = (15, 25, 50)
 """Noise levels, of 255, at which held-out crops are denoised."""
-HELD_OUT = 64
-"""Held-out pictures that are measured, at most."""
+HELD_OUT, MIDDLE = 32, 128
+"""Held-out pictures that are measured, at most, and the side of their middles that is looked at."""
 
 
 class PixelObjective(Objective):
@@ -44,7 +44,9 @@ class PixelObjective(Objective):
         self.denoiser = model.denoiser
         self._model = [model]
         self._pictures = pictures
-        self._held_out = held_out[:: -(-len(held_out) // HELD_OUT) or 1]
+        edge = max(0, held_out.shape[-1] - MIDDLE) // 2
+        chosen = held_out[:: -(-len(held_out) // HELD_OUT) or 1]
+        self._held_out = chosen[..., edge : edge + MIDDLE, edge : edge + MIDDLE]
 
     def forward(self, pictures: Tensor, noise: Tensor, sigma: Tensor) -> dict[str, Tensor]:
         """pictures (B 3 c c) in [-1, 1], unit noise of their shape, sigma (B)."""
@@ -139,8 +141,7 @@ def prepare_pixels(
     init_from: Path | None = None,
 ) -> Run:
     """A run that trains a pixel model, from fresh weights or those of a checkpoint."""
-    fresh = init_from is None
-    model = build_pixel(model_config, seed=config.seed) if fresh else native.load_pixel(init_from)
+    model = native.load_pixel(init_from) if init_from else build_pixel(model_config, seed=config.seed)
     objective = PixelObjective(config, model, data.pictures, data.held_out)
     order = BatchOrder(len(data.pictures), config.batch, config.seed, data.weights(config.balance))
     facts = {"data": data.content, "pictures": len(data.pictures), "model": model.config.name}
