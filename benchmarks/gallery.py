@@ -26,7 +26,6 @@ from calotype.tasks.photo_file import Photo
 from calotype.tasks.restore import Options, deblur, denoise, inpaint, upscale
 from calotype.tasks.uncertainty import heat_map
 
-SIDE = 192
 Panel = tuple[str, np.ndarray]
 
 
@@ -48,9 +47,9 @@ def strip(clean: np.ndarray, panels: list[Panel]) -> Image.Image:
     return sheet
 
 
-def denoised(model: PixelDiffusion, clean: np.ndarray, sigma: float) -> Image.Image:
+def denoised(model: PixelDiffusion, clean: np.ndarray, sigma: float, effort: Options) -> Image.Image:
     noisy = clean + sigma / 255 * noise(clean.shape, 1)
-    drawn = denoise(model, Photo(noisy), sigma=sigma, options=Options(samples=8, steps=20))
+    drawn = denoise(model, Photo(noisy), sigma=sigma, options=effort)
     assert drawn.deviation is not None
     map_ = heat_map(drawn.deviation, float(np.quantile(drawn.deviation, 0.995))).transpose(2, 0, 1) / 255
     return strip(
@@ -82,7 +81,7 @@ def camera(model: PixelDiffusion, clean: np.ndarray) -> Image.Image:
     )
 
 
-def filled(model: PixelDiffusion, clean: np.ndarray, half: bool) -> Image.Image:
+def filled(model: PixelDiffusion, clean: np.ndarray, half: bool, effort: Options) -> Image.Image:
     import cv2
     from skimage.restoration import inpaint_biharmonic
 
@@ -95,19 +94,19 @@ def filled(model: PixelDiffusion, clean: np.ndarray, half: bool) -> Image.Image:
         eight = np.rint(255 * planes).astype(np.uint8)
         telea = cv2.inpaint(eight, missing.astype(np.uint8), 3, cv2.INPAINT_TELEA)
         peer = ("Telea", telea.transpose(2, 0, 1) / 255)
-    made = inpaint(model, Photo(spoilt), missing, options=Options(samples=8, steps=20))
+    made = inpaint(model, Photo(spoilt), missing, options=effort)
     return strip(
         clean,
         [
             ("given", spoilt),
             peer,
-            ("photo, mean of 8", made.photo.pixels),
+            (f"photo, mean of {effort.samples}", made.photo.pixels),
             ("photo, a sample", made.samples[0].pixels),
         ],
     )
 
 
-def enlarged(model: PixelDiffusion, clean: np.ndarray, scale: int) -> Image.Image:
+def enlarged(model: PixelDiffusion, clean: np.ndarray, scale: int, effort: Options) -> Image.Image:
     height, width = clean.shape[1:]
     whole = Image.fromarray(np.rint(255 * clean).astype(np.uint8).transpose(1, 2, 0))
     small = whole.resize((width // scale, height // scale), Image.Resampling.BICUBIC)
@@ -116,19 +115,19 @@ def enlarged(model: PixelDiffusion, clean: np.ndarray, scale: int) -> Image.Imag
         for how in (Image.Resampling.NEAREST, Image.Resampling.BICUBIC)
     )
     given = np.asarray(small).transpose(2, 0, 1).astype(np.float32) / 255
-    made = upscale(model, Photo(given), scale, options=Options(samples=8, steps=20))
+    made = upscale(model, Photo(given), scale, options=effort)
     return strip(
         clean,
         [
             (f"given, 1/{scale}", nearest),
             ("bicubic", bicubic),
-            ("photo, mean of 8", made.photo.pixels),
+            (f"photo, mean of {effort.samples}", made.photo.pixels),
             ("photo, a sample", made.samples[0].pixels),
         ],
     )
 
 
-def deblurred(model: PixelDiffusion, clean: np.ndarray) -> Image.Image:
+def deblurred(model: PixelDiffusion, clean: np.ndarray, effort: Options) -> Image.Image:
     import torch
     from skimage.restoration import richardson_lucy
 
@@ -138,14 +137,13 @@ def deblurred(model: PixelDiffusion, clean: np.ndarray) -> Image.Image:
     taps = np.exp(-0.5 * (np.arange(-7, 8) / 1.6) ** 2)
     kernel = np.outer(taps, taps) / np.outer(taps, taps).sum()
     peer = np.stack([richardson_lucy(plane, kernel, num_iter=10) for plane in blurred])
-    options = Options(samples=8, steps=20)
-    made = deblur(model, Photo(blurred, bits=16), blur=1.6, sigma=2.0, options=options)
+    made = deblur(model, Photo(blurred, bits=16), blur=1.6, sigma=2.0, options=effort)
     return strip(
         clean,
         [
             ("blurred", blurred),
             ("Richardson-Lucy", peer),
-            ("photo, mean of 8", made.photo.pixels),
+            (f"photo, mean of {effort.samples}", made.photo.pixels),
             ("photo, a sample", made.samples[0].pixels),
         ],
     )
@@ -157,20 +155,24 @@ def main() -> None:
     )
     parser.add_argument("--model", default="photo")
     parser.add_argument("--out", type=Path, default=Path("docs"))
+    parser.add_argument("--side", type=int, default=192, help="of the middles that are shown")
+    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=20)
     chosen = parser.parse_args()
+    effort = Options(samples=chosen.samples, steps=chosen.steps)
     path = find(chosen.model)
     model = native.load_pixel(path)
     info = native.describe(path)
-    named = pictures(("astronaut", "chelsea", "coffee", "rocket", "china", "page"), SIDE)
+    named = pictures(("astronaut", "chelsea", "coffee", "rocket", "china", "page"), chosen.side)
     strips = {
-        "Denoising, 25 of 255": denoised(model, named["astronaut"], 25),
-        "Denoising, 50 of 255": denoised(model, named["china"], 50),
-        "Denoising a document, 25 of 255": denoised(model, named["page"], 25),
+        "Denoising, 25 of 255": denoised(model, named["astronaut"], 25, effort),
+        "Denoising, 50 of 255": denoised(model, named["china"], 50, effort),
+        "Denoising a document, 25 of 255": denoised(model, named["page"], 25, effort),
         "A camera's noise": camera(model, named["coffee"]),
-        "Half of the pixels missing": filled(model, named["chelsea"], half=True),
-        "Lettering": filled(model, named["rocket"], half=False),
-        "Four times as large": enlarged(model, named["chelsea"], 4),
-        "A known blur": deblurred(model, named["astronaut"]),
+        "Half of the pixels missing": filled(model, named["chelsea"], True, effort),
+        "Lettering": filled(model, named["rocket"], False, effort),
+        "Four times as large": enlarged(model, named["chelsea"], 4, effort),
+        "A known blur": deblurred(model, named["astronaut"], effort),
     }
     step = info.recipe.get("step", "?")
     lines = [

@@ -93,10 +93,17 @@ def bm3d_of(noisy: np.ndarray, sigma: float) -> np.ndarray:
 def means_of(noisy: np.ndarray, sigma: float) -> np.ndarray:
     from skimage.restoration import denoise_nl_means
 
+    grey = len(noisy) == 1
     found = denoise_nl_means(
-        noisy, h=0.8 * sigma, sigma=sigma, patch_size=5, patch_distance=6, fast_mode=True, channel_axis=0
+        noisy[0] if grey else noisy,
+        h=0.8 * sigma,
+        sigma=sigma,
+        patch_size=5,
+        patch_distance=6,
+        fast_mode=True,
+        channel_axis=None if grey else 0,
     )
-    return np.asarray(found)
+    return np.asarray(found).reshape(noisy.shape)
 
 
 def line_a(model: PixelDiffusion, chosen: argparse.Namespace) -> dict[str, Any]:

@@ -103,10 +103,11 @@ PHOTO_PACKAGES = (
         ),
         "usr/share/palapeli/collection",
         {
-            **_all("Eric Pouhier", "GPL-2+", "castle-maintenon.jpg"),
-            **_all("Derek Jensen", "GPL-2+", "cincinnati-bridge.jpg"),
-            **_all("US Department of Agriculture", "GPL-2+", "citrus-fruits.jpg"),
-            **_all("palapeli's authors", "GPL-2+", "european-honey-bee.jpg", "panther-chameleon-female.jpg"),
+            **_all("Eric Pouhier", "GFDL", "castle-maintenon.jpg"),
+            **_all("Derek Jensen", "public domain", "cincinnati-bridge.jpg"),
+            **_all("US Department of Agriculture", "public domain", "citrus-fruits.jpg"),
+            **_all("John Severns", "public domain", "european-honey-bee.jpg"),
+            **_all("B. Navez and others", "GFDL", "panther-chameleon-female.jpg"),
         },
     ),
     PhotoPackage(
@@ -118,23 +119,19 @@ PHOTO_PACKAGES = (
             "32cd18b71c8c938a18b3b351f217c02ac590e323caa3cf322fbb875ce8892f8b",
         ),
         "usr/share/wallpapers",
-        _all(
-            "KDE Visual Design Group",
-            "GPL-2+",
-            *(
-                f"{name}/contents/images/2560x1600.jpg"
-                for name in (
-                    "BytheWater",
-                    "ColdRipple",
-                    "ColorfulCups",
-                    "EveningGlow",
-                    "FallenLeaf",
-                    "Grey",
-                    "Kite",
-                    "OneStandsOut",
-                    "Path",
-                )
-            ),
-        ),
+        {
+            f"{name}/contents/images/2560x1600.jpg": (author, "LGPL-3")
+            for name, author in {
+                "BytheWater": "Maciej Wiklo",
+                "ColdRipple": "Risto Saukonpää",
+                "ColorfulCups": "Dmitri Popov",
+                "EveningGlow": "Ian Hex",
+                "FallenLeaf": "Martin Klapetek",
+                "Grey": "Sigi Sagi",
+                "Kite": "Risto Saukonpää",
+                "OneStandsOut": "Risto Saukonpää",
+                "Path": "Risto Saukonpää",
+            }.items()
+        },
     ),
 )
