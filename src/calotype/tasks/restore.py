@@ -43,6 +43,8 @@ FAR = 3.0
 """Noise from which measurements are sampled: six times what pictures vary by themselves."""
 NEAR = 0.1
 """What a sample may be wrong by, as the last correction towards an exact measurement takes it."""
+TURNS = 4
+"""Of that correction."""
 BAND = 256
 """Rows of noise that are made at once."""
 
@@ -347,8 +349,10 @@ def _sampled(
             noise = BandedNoise(seed, FIRST_OF_START)
             clean = _walk(denoiser, first + FAR * noise(first), grid, seed)
             if sigma_y <= ROUNDING:  # where only rounding stands between, a sample keeps to the measurement
-                rest = solve(operator, y - operator.forward(clean), NEAR**2, sigma_y**2)
-                clean = clean + NEAR**2 * operator.adjoint(rest)
+                for _ in range(TURNS):  # and to what can be shown: onto one and the other by turns
+                    clean = clean.clamp(-1, 1)
+                    rest = solve(operator, y - operator.forward(clean), NEAR**2, sigma_y**2)
+                    clean = clean + NEAR**2 * operator.adjoint(rest)
             clean = clean.cpu()[0]  # (1 3 H W) -> (3 H W)
             yield (((clean.mean(0, keepdim=True) if grey else clean) + 1) / 2).numpy()
 
