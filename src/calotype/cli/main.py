@@ -11,6 +11,7 @@ from calotype import __version__
 from calotype.cli.convert import convert
 from calotype.cli.data import icons, photos
 from calotype.cli.generate import generate, replay
+from calotype.cli.inspect import inspect
 from calotype.cli.models import models
 from calotype.cli.restore import deblur, denoise, inpaint, upscale
 from calotype.cli.train import evaluate, train_app
@@ -30,6 +31,7 @@ app.command("generate")(generate)
 app.command("replay")(replay)
 app.command("models")(models)
 app.command("convert")(convert)
+app.command("inspect")(inspect)
 app.command("evaluate")(evaluate)
 for _task in (denoise, inpaint, upscale, deblur):
     app.command(_task.__name__)(_task)
