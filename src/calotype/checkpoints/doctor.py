@@ -31,6 +31,7 @@ from calotype.checkpoints.weights import WeightsFile, some
 from calotype.checkpoints.weights_file import TensorInfo, open_weights
 from calotype.errors import CheckpointError
 from calotype.models.config import ModelConfig
+from calotype.models.pixel_diffusion import PixelConfig
 
 NETWORKS = {"denoiser": "U-Net", "autoencoder": "autoencoder", "text_encoder": "text encoder"}
 """Parts of a model, as people call them."""
@@ -115,6 +116,8 @@ def glance(path: Path) -> tuple[str, str]:
             return "textual inversion", embedding.family or "unknown"
         if contents.part(file) == "an autoencoder":
             return "autoencoder", ""
+        if file.metadata.get("kind") == native.PIXEL:
+            return "model", native.describe(path).config.about
     found = shelf.recognise(path)
     return "model", found.title if isinstance(found, Found) else found.config.about
 
@@ -197,6 +200,11 @@ def _with_keys_judged(report: Report, found: Found) -> Report:
 
 def _native(path: Path, file: WeightsFile) -> Report:
     info = native.describe(path)
+    if isinstance(info.config, PixelConfig):
+        named = f"{info.config.name}, {info.config.about}"
+        report = _bare(path, [file], "model", named)
+        told = "by Calotype's own metadata"
+        return dataclasses.replace(report, format="Calotype's own", prediction="edm", decided=told)
     parts = wanted(info.config)
     lacking = [part for part, below in parts.items() if below and part not in info.parameters]
     shapes = {

@@ -3,7 +3,7 @@
 Tensors are named PART.KEY with the parts autoencoder, text_encoder, denoiser (any of them may be absent).
 Metadata, all texts: `format` = calotype, `config` (ModelConfig as JSON), `tokenizer` (JSON: merges,
 context_length, and the vocab where CLIP's layout does not tell it), `recipe` (JSON: how it was made),
-`weights_sha256`, `calotype_version`.
+`weights_sha256`, `calotype_version`; and `kind` = pixel for a PixelDiffusion with its PixelConfig.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ from calotype.conditioning.tokenizer import Tokenizer, clip_vocabulary
 from calotype.errors import CheckpointError, InputError
 from calotype.models.config import ModelConfig
 from calotype.models.latent_diffusion import LatentDiffusion, build, unfilled
+from calotype.models.pixel_diffusion import PixelConfig, PixelDiffusion, build_pixel
 from calotype.networks.autoencoder import Autoencoder
 
+PIXEL = "pixel"
+"""The `kind` of a model of pictures themselves."""
 PARTS = ("autoencoder", "text_encoder", "denoiser")
 OUTLINE = "denoiser.network.outline."
 """Beginning of the names of the weights that read an outline off the text's last tokens."""
@@ -43,12 +46,23 @@ class FileInfo:
     """
 
     path: Path
-    config: ModelConfig
+    config: ModelConfig | PixelConfig
     parameters: dict[str, int]
     dtype: str
     weights_hash: str
     recipe: dict[str, Any]
     version: str
+
+
+def save_pixel(
+    path: str | Path,
+    model: PixelDiffusion,
+    *,
+    recipe: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = torch.float16,
+) -> str:
+    """As `save`, for a model of pictures themselves."""
+    return _write(path, model, PARTS, dtype, {"kind": PIXEL}, recipe)
 
 
 def save(
@@ -67,6 +81,20 @@ def save(
     Raises OutputError where the file cannot be written, CheckpointError where a weight is not a finite
     number in `dtype`.
     """
+    facts = {}
+    if model.text_encoder.tokenizer is not None:
+        facts["tokenizer"] = tokenizer_to_json(model.text_encoder.tokenizer)
+    return _write(path, model, parts, dtype, facts, recipe)
+
+
+def _write(
+    path: str | Path,
+    model: LatentDiffusion | PixelDiffusion,
+    parts: Sequence[str],
+    dtype: torch.dtype | None,
+    facts: Mapping[str, str],
+    recipe: Mapping[str, Any] | None,
+) -> str:
     kept = tuple(f"{part}." for part in parts)
     named = {
         f"{part}.{name}": value
@@ -82,9 +110,8 @@ def save(
         "recipe": json.dumps(recipe or {}, ensure_ascii=False),
         "weights_sha256": digest,
         "calotype_version": __version__,
+        **facts,
     }
-    if model.text_encoder.tokenizer is not None:
-        metadata["tokenizer"] = tokenizer_to_json(model.text_encoder.tokenizer)
     write_safetensors(Path(path), tensors, metadata)
     return digest
 
@@ -145,7 +172,23 @@ class _File:
             raise CheckpointError(f"{self.path} lacks {key!r} in its metadata; the file is damaged.")
         return self.metadata[key]
 
+    def pixel_config(self) -> PixelConfig:
+        if self.metadata.get("kind") != PIXEL:
+            raise CheckpointError(
+                f"{self.path} draws from words and cannot restore photographs; name a model trained by "
+                "`calotype train pixels`."
+            )
+        try:
+            return PixelConfig.from_json(self.text("config"))
+        except (CheckpointError, InputError) as error:
+            raise CheckpointError(f"{self.path}: {error}") from None
+
     def config(self) -> ModelConfig:
+        if self.metadata.get("kind") == PIXEL:
+            raise CheckpointError(
+                f"{self.path} restores photographs and cannot draw from words; use it with "
+                "`calotype denoise`, `inpaint`, `upscale` or `deblur`, or name another model."
+            )
         try:
             return ModelConfig.from_json(self.text("config"))
         except (CheckpointError, InputError) as error:
@@ -215,13 +258,18 @@ def describe(path: str | Path) -> FileInfo:
         raise CheckpointError(f"{path} holds a damaged recipe; make or fetch the file again.") from None
     return FileInfo(
         path=file.path,
-        config=file.config(),
+        config=file.pixel_config() if file.metadata.get("kind") == PIXEL else file.config(),
         parameters={part: count for part, count in parameters.items() if count},
         dtype=file.dtype(),
         weights_hash=file.text("weights_sha256"),
         recipe=recipe,
         version=file.metadata.get("calotype_version", "unknown"),
     )
+
+
+def latent_config(path: str | Path) -> ModelConfig:
+    """The config of a model that draws from words; CheckpointError for any other file."""
+    return _File(path).config()
 
 
 def load(
@@ -247,6 +295,18 @@ def load(
     unknown = [name for name in file.shapes if name.partition(".")[0] not in PARTS]
     if unknown:
         raise CheckpointError(f"{file.path} has unknown {some(unknown)}; the file needs a newer Calotype.")
+    return model.replace(weights_hash=file.text("weights_sha256"))
+
+
+def load_pixel(
+    path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = torch.float32
+) -> PixelDiffusion:
+    """A model of pictures themselves, ready for use; errors as `load`'s."""
+    file = _File(path)
+    config = file.pixel_config()
+    with unfilled():
+        model = build_pixel(config)
+    file.fill("denoiser", model.denoiser, device, dtype)
     return model.replace(weights_hash=file.text("weights_sha256"))
 
 

@@ -100,7 +100,7 @@ def recognise(path: Path, prediction: str | None = None, vae: str | Path | None 
         return _with_autoencoder(single_file.recognise(file, prediction, other), other)
     if prediction is not None:
         raise InputError(f"{path} is Calotype's own and says what it predicts; leave the prediction out.")
-    found = Native(path, native.describe(path).config)
+    found = Native(path, native.latent_config(path))
     if other is None:
         return found
     config = dataclasses.replace(found.config, autoencoder=_fitting(found.config, other))

@@ -1,4 +1,4 @@
-"""`calotype data icons`: the shipped model's training pictures."""
+"""`calotype data icons` and `photos`: what the shipped models were trained on."""
 
 from __future__ import annotations
 
@@ -48,6 +48,36 @@ def icons(
     left_out = ", ".join(f"{count} {reason}" for reason, count in summary["left_out"].items()) or "none"
     print(f"{folder}: {summary['pictures']} pictures of {summary['concepts']} concepts ({splits})")
     print(f"left out: {left_out}")
+    print(f"content: {summary['content']}")
+
+
+def photos(
+    folder: Annotated[Path, typer.Argument(help="Where the data set goes: a new or empty folder.")],
+    size: Annotated[int, typer.Option(help="Side of the tiles in pixels.")] = 256,
+    own: Annotated[
+        Path | None, typer.Option("--from", help="Folder of your own photographs, instead of fetched ones.")
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the fetched packages. Default: calotype/packages in the user's cache."),
+    ] = None,
+) -> None:
+    """Cut photographs into tiles to train a restoration model on (170 MB through apt, on Debian 12)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from calotype.data.photos import make_photos
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def show(stage: str, done: int, total: int) -> None:
+            bar.update(task, description=stage, completed=done, total=total or None)
+
+        summary = make_photos(folder, cache or _cache(), size, own, show)
+    print(f"{folder}: {summary['pictures']} tiles of {len(summary['photographs'])} photographs")
+    print(f"held out: {', '.join(summary['held_out']) or 'none'}")
     print(f"content: {summary['content']}")
 
 

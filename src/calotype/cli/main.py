@@ -9,10 +9,11 @@ import typer
 
 from calotype import __version__
 from calotype.cli.convert import convert
-from calotype.cli.data import icons
+from calotype.cli.data import icons, photos
 from calotype.cli.generate import generate, replay
 from calotype.cli.inspect import inspect
 from calotype.cli.models import models
+from calotype.cli.restore import deblur, denoise, inpaint, upscale
 from calotype.cli.train import evaluate, train_app
 from calotype.errors import CalotypeError
 
@@ -25,12 +26,15 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Build data sets.", no_args_is_help=True)
 data_app.command("icons")(icons)
+data_app.command("photos")(photos)
 app.command("generate")(generate)
 app.command("replay")(replay)
 app.command("models")(models)
 app.command("convert")(convert)
 app.command("inspect")(inspect)
 app.command("evaluate")(evaluate)
+for _task in (denoise, inpaint, upscale, deblur):
+    app.command(_task.__name__)(_task)
 app.add_typer(train_app, name="train")
 app.add_typer(data_app, name="data")
 

@@ -149,6 +149,35 @@ def diffusion(
     _complete(run, data, plan)
 
 
+@train_app.command("pixels")
+def pixels(
+    folder: Folder,
+    out: Out = Path("runs/pixels"),
+    model: Preset = "photo",
+    recipe: Recipe = None,
+    settings: Settings = None,
+    resume: Resume = False,
+    init_from: InitFrom = None,
+    minutes: Minutes = math.inf,
+    threads: Threads = None,
+    inexact: Inexact = False,
+    strict: Strict = False,
+    device: Device = None,
+) -> None:
+    """Train a denoiser of photographs, which needs no words: for `calotype denoise` and its like."""
+    from calotype.models.pixel_diffusion import PIXEL_PRESETS
+    from calotype.training.config import PIXEL_RECIPES, PixelTraining, override
+    from calotype.training.fit import Plan
+    from calotype.training.pixels import prepare_pixels
+
+    config = override(_recipe(recipe, model, PIXEL_RECIPES, PixelTraining), settings or ())
+    preset = _named("pixel model preset", model, PIXEL_PRESETS)()
+    plan = Plan(out, resume, minutes, device, threads, inexact)
+    with _watching() as watch:
+        data = _read(folder, config.image_size or preset.size, strict, watch)
+    _complete(prepare_pixels(config, preset, data, plan, init_from=init_from), data, plan)
+
+
 def evaluate(
     model: Annotated[str, typer.Argument(help="A model's name or checkpoint, or an autoencoder's.")],
     folder: Folder,

@@ -56,7 +56,7 @@ def _drawings(archive: Path) -> Iterator[tuple[str, str]]:
     """(name, text) of the wanted SVG files, sorted by name."""
     found: dict[str, str] = {}
     try:
-        with tarfile.open(fileobj=io.BytesIO(_data_member(archive.read_bytes())), mode="r|*") as tar:
+        with tarfile.open(fileobj=io.BytesIO(data_member(archive.read_bytes())), mode="r|*") as tar:
             for member in tar:
                 name = member.name
                 # Links to drawings are repetitions, and would make the stream go back.
@@ -68,7 +68,7 @@ def _drawings(archive: Path) -> Iterator[tuple[str, str]]:
     yield from sorted(found.items())
 
 
-def _data_member(package: bytes) -> bytes:
+def data_member(package: bytes) -> bytes:
     """The archive of files in a Debian package, itself an `ar` archive: 60-byte heads, even offsets."""
     position = len(b"!<arch>\n")
     while position + 60 <= len(package):

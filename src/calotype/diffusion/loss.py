@@ -63,6 +63,19 @@ def log_normal_sigmas(normals: Tensor, mean: float, std: float, shift: float = 1
     return (shift * torch.exp(mean + std * normals.double())).float()
 
 
+def mixed_sigmas(
+    which: Tensor, place: Tensor, fine_share: float, fine: float, lowest: float, highest: float
+) -> Tensor:
+    """Levels of a pixel denoiser: with probability `fine_share` uniform from `lowest` to `fine`, as denoisers
+    are trained (DRUNet, arXiv 2008.13751), else uniform in the logarithm from `lowest` to `highest`.
+
+    which, place: uniforms (B) in (0, 1), what decides and what is drawn.  (B) float32.
+    """
+    even_levels = lowest + (fine - lowest) * place.double()
+    spread = lowest * (highest / lowest) ** place.double()
+    return torch.where(which < fine_share, even_levels, spread).float()
+
+
 def diffusion_loss(
     network: Callable[[Tensor, Tensor], Tensor],
     parameterization: Parameterization,

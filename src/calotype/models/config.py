@@ -144,22 +144,22 @@ class ModelConfig:
             raise CheckpointError(
                 f"The model's config is not JSON ({error}); the file is damaged or not Calotype's."
             ) from None
-        decoded = _decode(cls, value, "config")
+        decoded = decode(cls, value, "config")
         assert isinstance(decoded, ModelConfig)
         return decoded
 
 
-def _decode(kind: Any, value: Any, where: str) -> Any:
+def decode(kind: Any, value: Any, where: str) -> Any:
     """The value as type `kind`: dataclasses from dicts, tuples from lists, everything checked."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind) and isinstance(value, dict):
         return _decode_fields(kind, value, where)
     if origin is tuple and isinstance(value, list):
-        return tuple(_decode(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+        return tuple(decode(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if origin is types.UnionType:
         if value is None and types.NoneType in arguments:
             return None
-        return _decode(next(a for a in arguments if a is not types.NoneType), value, where)
+        return decode(next(a for a in arguments if a is not types.NoneType), value, where)
     if origin is Literal and value in arguments:
         return value
     if kind is float and type(value) is int:
@@ -193,4 +193,4 @@ def _decode_fields(kind: Any, value: dict[str, Any], where: str) -> Any:
     ]
     if missing:
         raise CheckpointError(f"{where} lacks the field {', '.join(missing)}; the file is damaged.")
-    return kind(**{name: _decode(hints[name], item, f"{where}.{name}") for name, item in value.items()})
+    return kind(**{name: decode(hints[name], item, f"{where}.{name}") for name, item in value.items()})

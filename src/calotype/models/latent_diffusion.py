@@ -119,11 +119,11 @@ def build(config: ModelConfig, tokenizer: Tokenizer | None, seed: int = 0) -> La
     """
     schedule = config.schedule.build()
     sizes = config.autoencoder
-    autoencoder = _seeded(
+    autoencoder = seeded(
         seed, "autoencoder", lambda: IdentityAutoencoder() if sizes is None else Autoencoder(sizes)
     )
-    text_encoder = _seeded(seed, "text_encoder", lambda: TextEncoder(config.text, tokenizer))
-    network = _seeded(seed, "denoiser", lambda: UNet(config.unet))
+    text_encoder = seeded(seed, "text_encoder", lambda: TextEncoder(config.text, tokenizer))
+    network = seeded(seed, "denoiser", lambda: UNet(config.unet))
     denoiser = NetworkDenoiser(
         network, parameterization(config.parameterization, schedule, config.sigma_data), schedule
     )
@@ -136,7 +136,8 @@ def build(config: ModelConfig, tokenizer: Tokenizer | None, seed: int = 0) -> La
 M = TypeVar("M", bound=nn.Module)
 
 
-def _seeded(seed: int, part: str, make: Callable[[], M]) -> M:
+def seeded(seed: int, part: str, make: Callable[[], M]) -> M:
+    """What `make` makes, its random numbers those of (seed, part) alone."""
     digest = hashlib.sha256(f"{seed}/{part}".encode()).digest()
     with torch.random.fork_rng(devices=[]):  # modules draw from the global generator: put it back
         torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)

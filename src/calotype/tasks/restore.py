@@ -1,0 +1,435 @@
+"""Restoring photographs with a pixel model: denoise, inpaint, upscale, deblur.
+
+Denoising is the denoiser's own question: the noisy picture is its x, the noise its sigma, and one pass gives
+the expected clean picture; walking down from there at random draws pictures from the posterior.  The rest
+is a linear measurement (`diffusion/measurement.py`): the denoiser that knows the measurement is handed to
+the same sampler, from much noise down to none.  Large pictures go through the network tile by tile; the
+state, its noise and the measurement are always the whole picture's, so tiles cannot disagree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from calotype.diffusion.denoiser import Denoiser
+from calotype.diffusion.grids import karras
+from calotype.diffusion.measurement import LinearOperator, measured, solve
+from calotype.diffusion.noise import PictureNoise
+from calotype.diffusion.samplers import SAMPLERS
+from calotype.diffusion.tiles import tiled
+from calotype.errors import InputError
+from calotype.models.pixel_diffusion import PixelDiffusion
+from calotype.tasks.noise_level import (
+    CameraNoise,
+    estimate_camera,
+    estimate_sigma,
+    stabilise,
+    unstabilise,
+)
+from calotype.tasks.operators import Blur, Mask, downscaling, gaussian_blur
+from calotype.tasks.photo_file import Floats, Photo
+
+ROUNDING = 1 / 255 / math.sqrt(12) * 2
+"""What rounding to 8 bits adds to a picture in [-1, 1], as a deviation."""
+FAR = 3.0
+"""Noise from which measurements are sampled: six times what pictures vary by themselves."""
+NEAR = 0.1
+"""What a sample may be wrong by, as the last correction towards an exact measurement takes it."""
+TURNS = 4
+"""Of that correction."""
+BAND = 256
+"""Rows of noise that are made at once."""
+
+Watch = Callable[[int, int], None]
+"""Told (passes through the network done, total)."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to restore.
+
+    samples  pictures drawn from the posterior; 0 takes the one-pass mean, where there is one
+    seed     sample i takes seed + i
+    steps    of each sample
+    tile     pixels a side of what goes through the network at once
+    overlap  how much of a tile's rim is only looked at
+    jacobian go backwards through the network (PiGDM): better guided, three times slower
+    """
+
+    samples: int = 0
+    seed: int = 0
+    steps: int = 30
+    tile: int = 512
+    overlap: int = 64
+    jacobian: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("samples", 0), ("steps", 1), ("tile", 32), ("overlap", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}; give {least} or more.")
+        if not 0 <= self.seed < 2**64:
+            raise InputError(f"seed is {self.seed}; give a whole number from 0 to 2**64 - 1.")
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What came out.
+
+    photo      the one-pass mean, the mean of the samples, or the only sample
+    samples    the samples, where more than one was asked for
+    deviation  (C H W) the samples' standard deviation in each pixel, on the scale where white is 1
+    told       what was found out on the way, such as the estimated noise
+    """
+
+    photo: Photo
+    samples: tuple[Photo, ...] = ()
+    deviation: Floats | None = None
+    told: str = ""
+
+
+def denoise(
+    model: PixelDiffusion,
+    photo: Photo,
+    *,
+    sigma: float | None = None,
+    camera: CameraNoise | None = None,
+    estimate: bool = True,
+    options: Options = Options(),
+    watch: Watch | None = None,
+) -> Restored:
+    """The photograph without its noise.
+
+    sigma     deviation of white Gaussian noise, of 255
+    camera    noise that grows with brightness, in the place of sigma
+    estimate  where neither is given: look for white noise (True) or a camera's (False)
+
+    Raises InputError for a sigma that is not above 0, or beyond what the model was trained on.
+    """
+    limit = model.config.sigma_max * 127.5
+    told = ""
+    if camera is None and sigma is None and not estimate:
+        camera = estimate_camera(photo.pixels)
+        told = f"estimated noise: gain {camera.gain:.5f}, read {255 * camera.read:.2f} of 255"
+    if camera is not None:
+        return _denoise_camera(model, photo, camera, options, told, watch)
+    if sigma is None:
+        sigma = 255 * estimate_sigma(photo.pixels)
+        told = f"estimated noise: {sigma:.2f} of 255"
+    elif not 0 < sigma <= limit:
+        raise InputError(
+            f"sigma is {sigma:g}; give the noise's deviation, above 0, at most {limit:g}, of 255."
+        )
+
+    def back(clean: Tensor) -> Floats:
+        return ((clean + 1) / 2).numpy()
+
+    x = torch.from_numpy(photo.pixels * 2 - 1)
+    return _denoise(model, photo, x, sigma / 127.5, back, options, told, watch)
+
+
+def _denoise_camera(
+    model: PixelDiffusion, photo: Photo, camera: CameraNoise, options: Options, told: str, watch: Watch | None
+) -> Restored:
+    if camera.gain < 0 or camera.read < 0 or camera.gain + camera.read == 0:
+        raise InputError(
+            f"The camera's noise is gain {camera.gain:g}, read {camera.read:g}; give values of 0 or more, "
+            "not both 0."
+        )
+    low, high = (float(stabilise(np.array(v), camera)) for v in (0.0, 1.0))
+    scale = 2 / (high - low)  # onto [-1, 1]
+
+    def back(clean: Tensor) -> Floats:
+        found = unstabilise((clean.numpy().astype(np.float64) + 1) / scale + low, camera)
+        return found.astype(np.float32)
+
+    stable = stabilise(photo.pixels.astype(np.float64), camera)
+    x = torch.from_numpy(((stable - low) * scale - 1).astype(np.float32))
+    return _denoise(model, photo, x, scale, back, options, told, watch)
+
+
+def _denoise(
+    model: PixelDiffusion,
+    photo: Photo,
+    x: Tensor,
+    sigma: float,
+    back: Callable[[Tensor], Floats],
+    options: Options,
+    told: str,
+    watch: Watch | None,
+) -> Restored:
+    """x (C H W) has noise of deviation sigma; `back` takes clean ones to pixels."""
+    grey = len(x) == 1
+    if grey:
+        # The mean of three channels has a third of their variance.  What of their noise the mean does not
+        # see is drawn, so that all in all it is white, as the model knows it.
+        sigma = sigma * math.sqrt(3)
+    sigma = min(max(sigma, model.config.sigma_min), model.config.sigma_max)
+    calls = _Counter(watch, options.samples * options.steps or 1)
+    denoiser = calls.counting(_tiled(model, options))
+
+    def start(seed: int) -> Tensor:
+        whole = x[None].expand(1, 3, -1, -1)  # (C H W) -> (1 3 H W)
+        if not grey:
+            return whole.contiguous()
+        spread = BandedNoise(seed, FIRST_OF_GREY)(whole)
+        return whole + sigma * (spread - spread.mean(1, keepdim=True))
+
+    def pixels(clean: Tensor) -> Floats:
+        clean = clean.clamp(-1.5, 1.5).cpu()[0]  # (1 3 H W) -> (3 H W)
+        return back(clean.mean(0, keepdim=True) if grey else clean)
+
+    if options.samples == 0:
+        with torch.inference_mode():
+            clean = denoiser(start(options.seed).to(model.device), torch.tensor([sigma], device=model.device))
+        return Restored(photo.with_pixels(pixels(clean)), told=told)
+    grid = karras(options.steps, min(model.config.sigma_min, sigma / 2), sigma)
+
+    def draws() -> Iterator[Floats]:
+        for seed in _seeds(options):
+            yield pixels(_walk(denoiser, start(seed).to(model.device), grid, seed))
+
+    return _gathered(photo, draws(), options.samples, told)
+
+
+def inpaint(
+    model: PixelDiffusion,
+    photo: Photo,
+    missing: NDArray[np.bool_],
+    *,
+    options: Options = Options(samples=1),
+    watch: Watch | None = None,
+) -> Restored:
+    """The photograph with what is `missing` (H W) drawn anew; the rest stays as it is, to the bit.
+
+    Raises InputError where the mask has another size, or nothing is missing, or everything.
+    """
+    height, width = photo.size
+    if missing.shape != (height, width):
+        raise InputError(
+            f"The mask has {missing.shape[1]}x{missing.shape[0]} pixels and the picture {width}x{height}; "
+            "give a mask of the picture's size."
+        )
+    if not missing.any():
+        raise InputError(
+            "The mask is black everywhere, so nothing is to be filled; paint white what is missing."
+        )
+    if missing.all():
+        raise InputError("The mask is white everywhere, so nothing is known; leave black what is to be kept.")
+    y = torch.from_numpy(photo.pixels * 2 - 1)[None]  # (1 C H W)
+    known = torch.from_numpy(~missing)[None, None]  # (1 1 H W)
+    y = torch.where(known, y, 0.0)  # not a product: what lies under the mask may be anything
+    made = _sampled(model, photo, Mask(known.float()), y, 0.0, photo.size, options, watch)
+
+    def kept(other: Photo) -> Photo:
+        return other.with_pixels(np.where(missing, other.pixels, photo.pixels))
+
+    return Restored(kept(made.photo), tuple(map(kept, made.samples)), made.deviation)
+
+
+def upscale(
+    model: PixelDiffusion,
+    photo: Photo,
+    scale: int,
+    *,
+    sigma: float = 0.0,
+    options: Options = Options(samples=1),
+    watch: Watch | None = None,
+) -> Restored:
+    """The photograph `scale` (2, 3, 4) times as large, such that Pillow's bicubic filter gives it back.
+
+    sigma  noise that it has, of 255, beyond rounding
+    """
+    if scale not in {2, 3, 4}:
+        raise InputError(f"scale is {scale}; give 2, 3 or 4.")
+    height, width = (scale * side for side in photo.size)
+    operator = downscaling(height, width, scale)
+    return _with_noise(model, photo, operator, sigma, (height, width), options, watch)
+
+
+def deblur(
+    model: PixelDiffusion,
+    photo: Photo,
+    *,
+    blur: float | None = None,
+    kernel: Floats | None = None,
+    sigma: float = 1.0,
+    options: Options = Options(samples=1),
+    watch: Watch | None = None,
+) -> Restored:
+    """The photograph before a blur: a Gaussian one of `blur` pixels, or by a `kernel` (k l) of odd sides.
+
+    sigma  noise that came after the blur, of 255; what is lost in it cannot come back
+    """
+    height, width = photo.size
+    operator: LinearOperator
+    if (blur is None) == (kernel is None):
+        raise InputError("Say what blurred the picture: either a Gaussian's deviation or a kernel.")
+    if blur is not None:
+        if not 0.2 <= blur <= min(height, width):
+            raise InputError(
+                f"blur is {blur:g}; give a deviation in pixels from 0.2 to the picture's shorter side."
+            )
+        operator = gaussian_blur(height, width, blur)
+    else:
+        assert kernel is not None
+        if kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0 or not kernel.sum() > 0 or kernel.min() < 0:
+            raise InputError("A blur's kernel needs odd sides, values of 0 or more, and some above 0.")
+        if kernel.shape[0] > height or kernel.shape[1] > width:
+            raise InputError("The blur's kernel is larger than the picture; give a smaller one.")
+        operator = Blur(torch.from_numpy(kernel / kernel.sum()))
+    return _with_noise(model, photo, operator, sigma, (height, width), options, watch)
+
+
+def restore(
+    model: PixelDiffusion,
+    photo: Photo,
+    operator: LinearOperator,
+    size: tuple[int, int],
+    *,
+    sigma: float = 0.0,
+    options: Options = Options(samples=1),
+    watch: Watch | None = None,
+) -> Restored:
+    """A picture of `size` (H, W) that an operator of your own made into the photograph; sigma as above."""
+    return _with_noise(model, photo, operator, sigma, size, options, watch)
+
+
+def _with_noise(
+    model: PixelDiffusion,
+    photo: Photo,
+    operator: LinearOperator,
+    sigma: float,
+    size: tuple[int, int],
+    options: Options,
+    watch: Watch | None,
+) -> Restored:
+    if not 0 <= sigma <= 255:
+        raise InputError(f"sigma is {sigma:g}; give the noise's deviation from 0 to 255.")
+    y = torch.from_numpy(photo.pixels * 2 - 1)[None]  # (1 C h w)
+    rounding = ROUNDING if photo.bits == 8 else ROUNDING / 257
+    return _sampled(model, photo, operator, y, math.hypot(sigma / 127.5, rounding), size, options, watch)
+
+
+def _sampled(
+    model: PixelDiffusion,
+    photo: Photo,
+    operator: LinearOperator,
+    y: Tensor,
+    sigma_y: float,
+    size: tuple[int, int],
+    options: Options,
+    watch: Watch | None,
+) -> Restored:
+    grey = y.shape[1] == 1
+    y = y.expand(-1, 3, -1, -1).to(model.device)  # (1 C h w) -> (1 3 h w)
+    count = max(1, options.samples)
+    calls = _Counter(watch, count * options.steps)
+    denoiser = measured(
+        calls.counting(_tiled(model, options)),
+        operator,
+        y,
+        sigma_y,
+        sigma_data=model.config.sigma_data,
+        jacobian=options.jacobian,
+    )
+    # what the measurement alone says, so that the start is about right in the large
+    first = operator.adjoint(solve(operator, y, 1.0, max(sigma_y, 0.01) ** 2))
+    grid = karras(options.steps, model.config.sigma_min, FAR)
+
+    def draws() -> Iterator[Floats]:
+        for seed in _seeds(options):
+            noise = BandedNoise(seed, FIRST_OF_START)
+            clean = _walk(denoiser, first + FAR * noise(first), grid, seed)
+            if sigma_y <= ROUNDING:  # where only rounding stands between, a sample keeps to the measurement
+                for _ in range(TURNS):  # and to what can be shown: onto one and the other by turns
+                    clean = clean.clamp(-1, 1)
+                    rest = solve(operator, y - operator.forward(clean), NEAR**2, sigma_y**2)
+                    clean = clean + NEAR**2 * operator.adjoint(rest)
+            clean = clean.cpu()[0]  # (1 3 H W) -> (3 H W)
+            yield (((clean.mean(0, keepdim=True) if grey else clean) + 1) / 2).numpy()
+
+    assert first.shape[-2:] == size, "the operator's adjoint gives pictures of another size"
+    return _gathered(photo, draws(), count, "")
+
+
+FIRST_OF_START, FIRST_OF_GREY = 1_000_000, 2_000_000
+"""Numbers of draws apart from the samplers', which count from 0."""
+
+
+class BandedNoise:
+    """`PictureNoise` of one seed, made band by band: the same numbers in a tenth of the memory."""
+
+    def __init__(self, seed: int, draw: int = 0) -> None:
+        self.seed, self.draw = seed, draw
+
+    def __call__(self, x: Tensor, /) -> Tensor:
+        noise = torch.empty_like(x)
+        for top in range(0, x.shape[-2], BAND):
+            band = x[..., top : top + BAND, :]
+            noise[..., top : top + BAND, :] = PictureNoise([self.seed], self.draw, (top, 0))(band)
+        self.draw += 1
+        return noise
+
+
+def _seeds(options: Options) -> list[int]:
+    return [(options.seed + i) % 2**64 for i in range(max(1, options.samples))]
+
+
+def _walk(denoiser: Denoiser, x: Tensor, grid: Tensor, seed: int) -> Tensor:
+    """One draw from the posterior, by a sampler whose spread converges in second order: DDPM's would be a
+    seventh too small at 20 steps.
+    """
+    for step in SAMPLERS["dpmpp_2m_sde"](denoiser, x, grid, BandedNoise(seed)):
+        x = step.x
+    return x
+
+
+def _tiled(model: PixelDiffusion, options: Options) -> Denoiser:
+    factor = model.config.network.factor
+    return tiled(model.denoiser, options.tile, options.overlap, factor)
+
+
+@dataclass
+class _Counter:
+    """Tells a watcher of every pass of the whole picture through the network."""
+
+    watch: Watch | None
+    total: int
+    done: int = 0
+
+    def counting(self, denoiser: Denoiser) -> Denoiser:
+        def counted(x: Tensor, sigma: Tensor, /) -> Tensor:
+            clean = denoiser(x, sigma)
+            self.done += 1
+            if self.watch is not None:
+                self.watch(self.done, self.total)
+            return clean
+
+        return counted
+
+
+def _gathered(photo: Photo, draws: Iterator[Floats], count: int, told: str) -> Restored:
+    """Mean and deviation of samples (Welford's running sums), and the samples where there are several."""
+    mean: NDArray[Any] | None = None
+    squares: Any = 0.0
+    kept = []
+    for i, sample in enumerate(draws, 1):
+        if count > 1:
+            kept.append(photo.with_pixels(sample.clip(0, 1)))
+        if mean is None:
+            mean, squares = sample.copy(), np.zeros_like(sample)
+        else:
+            step = sample - mean
+            mean += step / i
+            squares += step * (sample - mean)
+    assert mean is not None
+    deviation = np.sqrt(squares / (count - 1)) if count > 1 else None
+    return Restored(photo.with_pixels(mean.clip(0, 1)), tuple(kept), deviation, told)
