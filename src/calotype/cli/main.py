@@ -12,6 +12,7 @@ from calotype.cli.convert import convert
 from calotype.cli.data import icons
 from calotype.cli.generate import generate, replay
 from calotype.cli.models import models
+from calotype.cli.serve import serve
 from calotype.cli.train import evaluate, train_app
 from calotype.errors import CalotypeError
 
@@ -29,6 +30,7 @@ app.command("replay")(replay)
 app.command("models")(models)
 app.command("convert")(convert)
 app.command("evaluate")(evaluate)
+app.command("serve")(serve)
 app.add_typer(train_app, name="train")
 app.add_typer(data_app, name="data")
 
