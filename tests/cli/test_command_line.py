@@ -215,6 +215,7 @@ def test_help_where_nothing_is_asked(capsys: pytest.CaptureFixture[str], command
         ["models"],
         ["convert"],
         ["serve"],
+        ["inspect"],
         ["evaluate"],
         ["train", "autoencoder"],
         ["train", "diffusion"],

@@ -265,7 +265,10 @@ def test_what_the_model_cannot_do_is_said_before_any_work(tiny_model: LatentDiff
     for wrong, message in (
         ({"width": 30}, "multiple of 4"),
         ({"clip_skip": 3}, "clip_skip is 3; the model tiny has 2 text layers"),
-        ({"negative": "<lora:flat:0.8>", "prompt_syntax": "a1111"}, "LoRA 'flat', but LoRAs cannot be"),
+        (
+            {"negative": "<lora:flat:0.8>", "prompt_syntax": "a1111"},
+            "negative prompt asks for the LoRA 'flat'",
+        ),
         ({"negative": "[a|b]", "prompt_syntax": "a1111"}, "alternates the prompt"),
         ({"steps": 1000, "grid": "trailing", "sampler": "lms", "sampler_options": {"order": 0}}, "order"),
     ):

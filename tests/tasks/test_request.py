@@ -112,7 +112,7 @@ def test_the_syntax_is_the_models_own_unless_named() -> None:
         assert asked.prompt_syntax == "a1111"
         assert asked.parsed("a (red:1.2) apple") == parse("a (red:1.2) apple")
         assert Request(prompts="(", prompt_syntax="plain").resolved(model).prompt_syntax == "plain"
-    with pytest.raises(InputError, match="LoRAs cannot be loaded yet"):
+    with pytest.raises(InputError, match="asks for the LoRA 'x'; give its file, or name the folder"):
         Request(prompts="a <lora:x:1>").resolved(sd1())
     with pytest.raises(InputError, match="12 text layers, give 1 to 12"):
         Request(prompts="a", clip_skip=13).resolved(sd1())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 
 from calotype.checkpoints import diffusers_names
 from calotype.checkpoints.diffusers_names import TRANSFORMER
@@ -69,6 +70,7 @@ def unet_met(stored: Mapping[str, TensorInfo], prefix: str) -> Layout:
     return unet(max(layers, 1), carries, middle=middle).below(prefix)
 
 
+@cache
 def unet(layers: int, attention_levels: tuple[bool, ...], *, middle: bool = True) -> Layout:
     """`middle`: whether the coarsest level has a transformer between its two blocks."""
     levels = len(attention_levels)

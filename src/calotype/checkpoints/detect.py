@@ -54,15 +54,18 @@ FAMILIES = {
         Family("sdxl", "Stable Diffusion XL base", 1024, 1024, guidance=7.0, scale=0.13025),
         Family("sdxl-inpainting", "Stable Diffusion XL, inpainting", 1024, 1024, guidance=7.0, scale=0.13025),
         Family("sdxl-refiner", "Stable Diffusion XL refiner", 1024, 1024, guidance=7.0, scale=0.13025),
-        Family("lcm", "Stable Diffusion 1.x, LCM", guidance=8.5, sampler="lcm", grid="trailing", steps=4),
-        Family("sdxl-lcm", "Stable Diffusion XL, LCM", 1024, 1024, 8.0, 0.13025, "lcm", "trailing", 4),
+        Family("lcm", "Stable Diffusion 1.x, LCM", guidance=8.5, sampler="lcm", grid="lcm", steps=4),
+        Family("sdxl-lcm", "Stable Diffusion XL, LCM", 1024, 1024, 8.0, 0.13025, "lcm", "lcm", 4),
     )
 }
 
 LORA = ".lora_down. .lora_up. .lora_A. .lora_B. .lora.down. .lora.up. _lora. .hada_w1_ .lokr_w1 .dora_scale"
 OTHERS = (
-    ("a LoRA, which changes a model but is none", LORA),
-    ("a textual inversion, which teaches a model a word but is none", "emb_params string_to_param"),
+    ("a LoRA, which changes a model but is none and goes to --lora", LORA),
+    (
+        "a textual inversion, which teaches a model a word but is none and goes to --embedding",
+        "emb_params string_to_param",
+    ),
     ("an IP-Adapter", "ip_adapter. .to_k_ip."),
     ("a T2I-Adapter", "adapter.body. body.0.resnets.0.block1"),
     ("a ControlNet", "controlnet_cond_embedding. input_hint_block. controlnet_down_blocks. zero_convs."),

@@ -112,7 +112,7 @@ def chunks(prompt: Prompt, tokenizer: Tokenizer) -> list[Chunk]:
     """The prompt in chunks of at most the tokenizer's context less START and END; at least one.
 
     BREAK ends a chunk, even an empty one.  Where a chunk is full and a comma is among its last COMMA_REACH
-    tokens, what follows that comma goes to the next chunk.
+    tokens, what follows that comma goes to the next chunk.  The vectors of a taught word are never parted.
     """
     room = tokenizer.context_length - 2
     comma = tokenizer.vocab.get("," + WORD_END)
@@ -123,16 +123,19 @@ def chunks(prompt: Prompt, tokenizer: Tokenizer) -> list[Chunk]:
         if number > 0:
             done.append(_chunk(row))
             row, after_comma = [], None
-        for token, weight in _tokens(section, tokenizer):
+        for unit, weight in _units(section, tokenizer):
             if len(row) == room:
                 kept = room
-                if token != comma and after_comma is not None and room - after_comma < COMMA_REACH:
+                if unit != (comma,) and after_comma is not None and room - after_comma < COMMA_REACH:
                     kept = after_comma
                 done.append(_chunk(row[:kept]))
                 row, after_comma = row[kept:], None
-            elif token == comma:
+            elif unit == (comma,):
                 after_comma = len(row) + 1
-            row.append((token, weight))
+            if len(row) + len(unit) > room:
+                done.append(_chunk(row))
+                row, after_comma = [], None
+            row += [(token, weight) for token in unit]
     if row or not done:
         done.append(_chunk(row))
     return done
@@ -180,10 +183,10 @@ def _merged(items: list[_Item]) -> Iterator[Piece]:
             yield Piece(text, weight)
 
 
-def _tokens(section: tuple[Piece, ...], tokenizer: Tokenizer) -> Iterator[tuple[int, float]]:
+def _units(section: tuple[Piece, ...], tokenizer: Tokenizer) -> Iterator[tuple[tuple[int, ...], float]]:
     for piece in section:
-        for token in tokenizer.ids(piece.text):
-            yield token, piece.weight
+        for unit in tokenizer.units(piece.text):
+            yield unit, piece.weight
 
 
 def _chunk(row: list[tuple[int, float]]) -> Chunk:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from calotype.conditioning.prompt import Prompt, chunks
 from calotype.conditioning.tokenizer import Tokenizer
 from calotype.errors import CheckpointError
 from calotype.networks.clip_text import ClipText, ClipTextConfig
+from calotype.networks.lora import sharing
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,26 @@ class TextEncoder(nn.Module):
             if config.pooled:
                 vector = found.pooled
         return Conditioning(tokens=torch.cat(features, dim=-1) if features else None, vector=vector)
+
+    @torch.no_grad()
+    def taught(self, words: Mapping[str, Sequence[Tensor]]) -> TextEncoder:
+        """The same encoder, its tensors shared, for which each word stands for N vectors, (N D) per tower."""
+        if self.tokenizer is None or not words:
+            return self
+        twin = sharing(self)
+        known = max(text.clip.vocabulary for text in self.configs)
+        numbers, end = {}, known
+        for word, vectors in words.items():
+            numbers[word] = tuple(range(end, end + len(vectors[0])))
+            end += len(vectors[0])
+        twin.tokenizer = self.tokenizer.taught(numbers)
+        for i, tower in enumerate(twin.towers):
+            assert isinstance(tower, ClipText)
+            own = tower.token_embedding.weight
+            gap = own.new_zeros(known - len(own), own.shape[1])  # of a tower with fewer words than another
+            new = [vectors[i].to(own) for vectors in words.values()]
+            tower.token_embedding = nn.Embedding.from_pretrained(torch.cat([own, gap, *new]))
+        return twin
 
     def _pads(self) -> list[int | None]:
         assert self.tokenizer is not None

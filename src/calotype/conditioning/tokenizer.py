@@ -7,9 +7,11 @@ carries `</w>`; pairs are merged in the order of `merges`.  A text becomes START
 
 from __future__ import annotations
 
+import copy
 import gzip
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,7 @@ class Tokenizer:
         self.merges = list(merges)
         self.context_length = context_length
         self.start, self.end = vocab[START], vocab[END]
+        self._words: dict[str, tuple[int, ...]] = {}
         try:
             model = models.BPE(
                 vocab=self.vocab,
@@ -170,18 +173,45 @@ class Tokenizer:
     def __len__(self) -> int:
         return len(self.vocab)
 
+    def taught(self, words: Mapping[str, tuple[int, ...]]) -> Tokenizer:
+        """The same tokenizer that reads these words, whole and in any case, as these numbers."""
+        twin = copy.copy(self)
+        twin._words = {_plain(word): ids for word, ids in words.items()}
+        return twin
+
+    def units(self, text: str) -> list[tuple[int, ...]]:
+        """The text's tokens, however many, no START, END or padding; those of a taught word together."""
+        return [unit for unit, _ in self._placed(text)]
+
     def ids(self, text: str) -> list[int]:
-        """The text's own tokens, however many: no START, END or padding."""
-        ids: list[int] = self._fast.encode(text, add_special_tokens=False).ids
-        return ids
+        """The same, one by one."""
+        return [number for unit in self.units(text) for number in unit]
+
+    def _placed(self, text: str) -> Iterator[tuple[tuple[int, ...], int]]:
+        """Units, and where in the text each begins."""
+        done = 0
+        for match in _words_pattern(self._words).finditer(text) if self._words else ():
+            yield from self._learned(text[done : match.start()], done)
+            yield self._words[_plain(match.group())], match.start()
+            done = match.end()
+        yield from self._learned(text[done:], done)
+
+    def _learned(self, text: str, start: int) -> Iterator[tuple[tuple[int, ...], int]]:
+        encoding = self._fast.encode(text, add_special_tokens=False)
+        for number, (first, _) in zip(encoding.ids, encoding.offsets, strict=True):
+            yield (number,), start + first
 
     def encode(self, texts: Sequence[str], pad: int | None = None) -> Tensor:
         """(B L) int64, L = context_length: START, the text's tokens, END, then `pad` (END unless given).
 
         A text too long for L is cut, END kept; `dropped` says what was lost.
         """
-        found = self._fast.encode_batch(list(texts), add_special_tokens=False)
-        rows = [self.row(encoding.ids, pad) for encoding in found]
+        if self._words:
+            found = [self.ids(text) for text in texts]
+        else:
+            batch = self._fast.encode_batch(list(texts), add_special_tokens=False)
+            found = [encoding.ids for encoding in batch]
+        rows = [self.row(ids, pad) for ids in found]
         return torch.tensor(rows, dtype=torch.long).reshape(len(rows), self.context_length)
 
     def row(self, ids: Sequence[int], pad: int | None = None) -> list[int]:
@@ -191,15 +221,29 @@ class Tokenizer:
 
     def dropped(self, text: str) -> str:
         """The end of the text for which `encode` has no room; empty when all of it fits."""
-        encoding = self._fast.encode(text, add_special_tokens=False)
-        room = self.context_length - 2
-        if len(encoding.ids) <= room:
-            return ""
-        # Offsets are in the text as it was written; a word cut in two is named whole.
-        start = encoding.offsets[room][0]
-        while start > 0 and not text[start - 1].isspace():
-            start -= 1
-        return text[start:].strip()
+        used = 0
+        for unit, start in self._placed(text):
+            used += len(unit)
+            if used > self.context_length - 2:
+                # Offsets are in the text as it was written; a word cut in two is named whole.
+                while start > 0 and not text[start - 1].isspace():
+                    start -= 1
+                return text[start:].strip()
+        return ""
+
+
+def _plain(word: str) -> str:
+    return " ".join(word.lower().split())
+
+
+def _words_pattern(words: Iterable[str]) -> re.Pattern[str]:
+    """Each where no letter or digit goes on before or after it; of two that begin alike the longer first."""
+    alternatives = []
+    for word in sorted(words, key=len, reverse=True):
+        before = r"(?<!\w)" if word[0].isalnum() else ""
+        after = r"(?!\w)" if word[-1].isalnum() else ""
+        alternatives.append(before + r"\s+".join(map(re.escape, word.split())) + after)
+    return re.compile("|".join(alternatives), re.IGNORECASE)
 
 
 def _pair(merge: str) -> tuple[str, str]:

@@ -11,18 +11,21 @@ from torch import Tensor
 from calotype.conditioning.conditioning import Conditioning
 from calotype.errors import InputError
 from calotype.models.latent_diffusion import LatentDiffusion
+from calotype.tasks.adapted import Adapted
+from calotype.tasks.additions import LoraUse
 from calotype.tasks.request import ResolvedRequest
 
 Conditions = dict[tuple[str, bool], Conditioning]
-"""By text, and whether it is the negative one; one row each."""
+"""By prompt: what it says (False), and the negative prompt as that picture's text encoder reads it (True)."""
 
 
 @torch.no_grad()
-def encode(model: LatentDiffusion, request: ResolvedRequest) -> Conditions:
-    """Every distinct text once.
+def encode(adapted: Adapted, request: ResolvedRequest) -> Conditions:
+    """Every distinct text once under each set of LoRAs; one row each.
 
     Raises InputError where the model cannot draw from words alone.
     """
+    model = adapted.model
     unet = model.config.unet
     if unet.classes is not None:
         raise InputError(
@@ -31,13 +34,18 @@ def encode(model: LatentDiffusion, request: ResolvedRequest) -> Conditions:
     shared = Conditioning(channels=_everything_unknown(model, request))
     if unet.guidance_width is not None:
         shared = replace(shared, guidance=guidance_features(request.guidance, unet.guidance_width))
-    texts = dict.fromkeys([*((prompt, False) for prompt in request.prompts), (request.negative, True)])
-    return {
-        (text, negative): replace(
-            _text(model, request, text, negative), channels=shared.channels, guidance=shared.guidance
-        )
-        for text, negative in texts
-    }
+    told: dict[tuple[tuple[LoraUse, ...], str, bool], Conditioning] = {}
+    conditions: Conditions = {}
+    for prompt in dict.fromkeys(request.prompts):
+        reader = adapted.reading(prompt)
+        for text, negative in ((prompt, False), (request.negative, True)):
+            key = (adapted.loras(prompt), text, negative)
+            if key not in told:
+                told[key] = replace(
+                    _text(reader, request, text, negative), channels=shared.channels, guidance=shared.guidance
+                )
+            conditions[prompt, negative] = told[key]
+    return conditions
 
 
 def _text(model: LatentDiffusion, request: ResolvedRequest, text: str, negative: bool) -> Conditioning:

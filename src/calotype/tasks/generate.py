@@ -16,6 +16,7 @@ from calotype.diffusion.grids import GRIDS, Grid, leading, linspace, trailing
 from calotype.diffusion.known_noise import NOISES
 from calotype.diffusion.samplers import SAMPLERS, Step
 from calotype.models.latent_diffusion import LatentDiffusion
+from calotype.tasks.adapted import Adapted
 from calotype.tasks.condition import Conditions, encode
 from calotype.tasks.picture import Picture, Record
 from calotype.tasks.request import Request, ResolvedRequest
@@ -72,19 +73,22 @@ def generate(model: LatentDiffusion, request: Request) -> Iterator[Event]:
     asked = request.resolved(model.config)
     schedule = model.denoiser.schedule
     sigmas = _grid(model, asked)(asked.steps, schedule.sigma_min, schedule.sigma_max)
-    yield from _notices(model, asked)
-    conditions = encode(model, asked)
+    adapted = Adapted(model, asked)
+    yield from map(Notice, adapted.notices)
+    yield from _notices(adapted.reading(asked.prompts[0]), asked)
+    conditions = encode(adapted, asked)
     factor = model.config.factor
     channels = model.config.unet.out_channels
     shape = (channels, asked.height // factor, asked.width // factor)
-    batches = _batches(asked, conditions, batch_size(model, shape))
+    batches = _batches(asked, conditions, adapted, batch_size(model, shape))
     total, done = len(batches) * asked.steps, 0
     yield Encoded(asked, total)
     for indices in batches:
         noise = NOISES[asked.noise]([asked.seed_of(i) for i in indices])
         blank = torch.zeros(len(indices), *shape, device=model.device)
         x = float(sigmas[0]) * noise(blank)
-        denoiser = _denoiser(model, asked, conditions, indices)
+        drawing = adapted.drawing(asked.prompt_of(indices[0]))
+        denoiser = _denoiser(drawing, asked, conditions, indices)
         for step in SAMPLERS[asked.sampler](denoiser, x, sigmas, noise, **asked.sampler_options):
             done += 1
             x = step.x
@@ -123,14 +127,16 @@ def _notices(model: LatentDiffusion, request: ResolvedRequest) -> Iterator[Notic
             )
 
 
-def _batches(request: ResolvedRequest, conditions: Conditions, size: int) -> list[range]:
-    """Pictures that follow each other and whose prompts are equally long, at most `size` at once."""
+def _batches(request: ResolvedRequest, conditions: Conditions, adapted: Adapted, size: int) -> list[range]:
+    """Pictures that follow each other, prompts equally long and under the same LoRAs, at most `size`."""
     batches: list[range] = []
     for i in range(request.pictures):
         last = batches[-1] if batches else range(0)
-        fits = 0 < len(last) < size
-        if fits and conditions[request.prompt_of(last[0]), False].joins(
-            conditions[request.prompt_of(i), False]
+        first, prompt = request.prompt_of(last[0] if last else i), request.prompt_of(i)
+        if (
+            0 < len(last) < size
+            and conditions[first, False].joins(conditions[prompt, False])
+            and adapted.loras(first) == adapted.loras(prompt)
         ):
             batches[-1] = range(last.start, i + 1)
         else:
@@ -156,7 +162,7 @@ def _denoiser(
     indices: Sequence[int],
 ) -> Denoiser:
     positive = Conditioning.cat([conditions[request.prompt_of(i), False] for i in indices])
-    negative = Conditioning.cat([conditions[request.negative, True]] * len(indices))
+    negative = Conditioning.cat([conditions[request.prompt_of(i), True] for i in indices])
     apg = None if request.apg is None else guidance.Apg(**request.apg.model_dump())
     distilled = model.config.unet.guidance_width is not None  # it was told the scale, and does the rest
     return guidance.guided(

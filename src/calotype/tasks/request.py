@@ -16,6 +16,13 @@ from calotype.diffusion.known_noise import NOISES
 from calotype.diffusion.samplers import SAMPLERS
 from calotype.errors import InputError
 from calotype.models.config import ModelConfig
+from calotype.tasks.additions import (
+    EmbeddingUse,
+    LoraUse,
+    located_embeddings,
+    located_loras,
+    used_loras,
+)
 
 LONGEST_PROMPT = 4000  # characters, some 700 English words
 LONGEST_SIDE = 4096  # pixels
@@ -56,6 +63,9 @@ class Request(BaseModel):
     rescale           0 to 1, guidance rescaling (arXiv 2305.08891)
     interval          (low, high): guide only at low < sigma <= high (arXiv 2404.07724)
     apg               project the guidance
+    loras             files with weights, as "flat.safetensors:0.8"; in a prompt that names one, its weight
+    lora_live         LoRAs at work beside the weights instead of added to them: less memory, slower steps
+    embeddings        textual inversions, as "easy.pt" or "cat.safetensors:mycat"
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,6 +88,9 @@ class Request(BaseModel):
     rescale: float = 0.0
     interval: tuple[float, float] | None = None
     apg: Apg | None = None
+    loras: tuple[LoraUse, ...] = ()
+    lora_live: bool = False
+    embeddings: tuple[EmbeddingUse, ...] = ()
 
     def __init__(self, **fields: Any) -> None:
         try:
@@ -93,7 +106,7 @@ class Request(BaseModel):
         except ValidationError as error:
             raise InputError(_sentence(error)) from None
 
-    @field_validator("prompts", mode="before")
+    @field_validator("prompts", "loras", "embeddings", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
@@ -176,7 +189,7 @@ class Request(BaseModel):
     def resolved(self, config: ModelConfig) -> ResolvedRequest:
         """The same request with nothing left open, for this model.
 
-        Raises InputError where the model cannot make that size or read that prompt.
+        Raises InputError where the model cannot make that size or read that prompt, or a file is not found.
         """
         width = config.size if self.width is None else self.width
         height = config.size if self.height is None else self.height
@@ -200,7 +213,7 @@ class Request(BaseModel):
         given = {name: value for name, value in self if value is not None}
         asked = ResolvedRequest(**{**fresh, **given, "width": width, "height": height})
         asked.check_reading(config)
-        return asked
+        return asked.located()
 
 
 class ResolvedRequest(Request):
@@ -228,13 +241,25 @@ class ResolvedRequest(Request):
                     f"clip_skip is {self.clip_skip}; the model {config.name} has {layers} text layers, "
                     f"give 1 to {layers}."
                 )
-        for text in (*self.prompts, self.negative):
-            found = self.parsed(text)
-            if found is not None and found.loras:
-                raise InputError(
-                    f"The prompt asks for the LoRA {found.loras[0].name!r}, but LoRAs cannot be loaded yet; "
-                    "leave <lora:…> out."
-                )
+        named = self.parsed(self.negative)
+        if named is not None and named.loras:
+            raise InputError(
+                f"The negative prompt asks for the LoRA {named.loras[0].name!r}, but a LoRA changes the "
+                "whole model; name it in the prompt, with a negative weight if it is to steer away."
+            )
+
+    def located(self) -> ResolvedRequest:
+        """The same with the files of LoRAs and textual inversions found and hashed.
+
+        Raises InputError where one is not found or is another than that of its hash.
+        """
+        prompts = [found for text in self.prompts if (found := self.parsed(text)) is not None]
+        loras = located_loras(self.loras, prompts)
+        return self.model_copy(update={"loras": loras, "embeddings": located_embeddings(self.embeddings)})
+
+    def loras_of(self, text: str) -> tuple[LoraUse, ...]:
+        """The LoRAs of a prompt's pictures, with the weights they have there."""
+        return used_loras(self.loras, self.parsed(text))
 
     def seed_of(self, index: int) -> int:
         """The seed of picture `index`."""
@@ -246,9 +271,9 @@ class ResolvedRequest(Request):
 
     def alone(self, index: int) -> ResolvedRequest:
         """The request that makes picture `index` and no other."""
-        return self.model_copy(
-            update={"prompts": (self.prompt_of(index),), "count": 1, "seed": self.seed_of(index)}
-        )
+        prompt = self.prompt_of(index)
+        alone = {"prompts": (prompt,), "count": 1, "seed": self.seed_of(index)}
+        return self.model_copy(update={**alone, "loras": self.loras_of(prompt)})
 
 
 def parse_size(text: str) -> tuple[int, int]:
