@@ -21,7 +21,8 @@ BELOW["checkpoints"] = BELOW["models"] | {"models"}
 BELOW["data"] = {"errors"}
 _DOING = BELOW["checkpoints"] | {"checkpoints", "data"}
 BELOW["tasks"] = BELOW["training"] = BELOW["evaluation"] = _DOING
-BELOW["cli"] = _DOING | {"tasks", "training", "evaluation"}
+BELOW["server"] = _DOING | {"tasks"}
+BELOW["cli"] = _DOING | {"tasks", "training", "evaluation", "server"}
 BELOW["__main__"] = {"cli"}
 
 HEAVY = {"accelerate", "huggingface_hub", "resvg_py", "rich", "tensorboard", "transformers", "diffusers"}

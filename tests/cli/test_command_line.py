@@ -214,6 +214,7 @@ def test_help_where_nothing_is_asked(capsys: pytest.CaptureFixture[str], command
         ["replay"],
         ["models"],
         ["convert"],
+        ["serve"],
         ["inspect"],
         ["evaluate"],
         ["train", "autoencoder"],

@@ -14,6 +14,7 @@ from calotype.cli.generate import generate, replay
 from calotype.cli.inspect import inspect
 from calotype.cli.models import models
 from calotype.cli.restore import deblur, denoise, inpaint, upscale
+from calotype.cli.serve import serve
 from calotype.cli.train import evaluate, train_app
 from calotype.errors import CalotypeError
 
@@ -35,6 +36,7 @@ app.command("inspect")(inspect)
 app.command("evaluate")(evaluate)
 for _task in (denoise, inpaint, upscale, deblur):
     app.command(_task.__name__)(_task)
+app.command("serve")(serve)
 app.add_typer(train_app, name="train")
 app.add_typer(data_app, name="data")
 

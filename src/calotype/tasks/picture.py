@@ -17,6 +17,7 @@ from torch import Tensor
 
 from calotype import __version__
 from calotype.errors import InputError, OutputError
+from calotype.tasks import parameters
 from calotype.tasks.request import ResolvedRequest
 
 KEY = "calotype"
@@ -75,6 +76,7 @@ class Picture:
         """Write the PNG with its record, atomically; OutputError where that fails."""
         info = PIL.PngImagePlugin.PngInfo()
         info.add_itxt(KEY, self.record.to_json())
+        info.add_itxt(parameters.KEY, parameters.write(self.record))  # which other programs read
         write_png(Path(path), self.image, info)
 
 

@@ -12,6 +12,7 @@ from calotype.diffusion.noise import PictureNoise
 from calotype.diffusion.parameterization import expand
 from calotype.errors import CheckpointError, InputError
 from calotype.models.latent_diffusion import LatentDiffusion
+from calotype.tasks.adapted import Adapted
 from calotype.tasks.condition import encode
 from calotype.tasks.request import Request
 
@@ -65,7 +66,7 @@ def probe(model: LatentDiffusion) -> Answer:
         raise InputError(f"The model {config.name} is a {config.parameterization} model; leave --probe out.")
     side = min(SIDE * config.factor, config.size)
     request = Request(prompts="a picture", width=side, height=side, seed=0, guidance=1.0).resolved(config)
-    condition = encode(model, request)["a picture", False].repeat(2)
+    condition = encode(Adapted(model, request), request)["a picture", False].repeat(2)
     weight = next(model.denoiser.network.parameters())
     white = model.autoencoder.encode(weight.new_ones(1, 3, side, side)).mode().float()  # (1 C h w)
     noise = PictureNoise([0])(white)  # (1 C h w)

@@ -1,0 +1,321 @@
+"""AUTOMATIC1111's interface, for its clients: pictures from words now, others with their tasks.
+
+Prompts are read in its syntax and noise is drawn as it draws it, so that its seeds mean what they mean there.
+https://github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/API
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+import resource
+from typing import Any
+
+import fastapi
+from pydantic import BaseModel, ConfigDict
+
+from calotype import __version__
+from calotype.server.desk import Desk
+from calotype.server.native import AnyDesk, one_upload
+from calotype.server.refusal import Refusal
+from calotype.server.store import Job
+from calotype.server.uploads import told
+from calotype.server.waiting import finished
+from calotype.tasks import parameters, picture
+from calotype.tasks.parameters import GRIDS, SAMPLERS
+from calotype.tasks.request import Request
+
+router = fastapi.APIRouter(prefix="/sdapi/v1")
+
+
+class TextToImage(BaseModel):
+    """The fields that mean something here; others are accepted where they are at rest, see `WANTED`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    prompt: str = ""
+    negative_prompt: str = ""
+    seed: int = -1
+    sampler_name: str | None = None
+    sampler_index: str | None = None
+    scheduler: str | None = None
+    batch_size: int = 1
+    n_iter: int = 1
+    steps: int | None = None
+    cfg_scale: float | None = None
+    width: int | None = None
+    height: int | None = None
+    eta: float | None = None
+    send_images: bool = True
+    override_settings: dict[str, Any] = {}
+
+    def request(self, chosen: str) -> Request:
+        """Refusal for what is not served, InputError for a wrong value."""
+        for field in WANTED:
+            if (self.model_extra or {}).get(field):
+                raise Refusal(422, "not_served", f"This server does not serve {field}; leave it out.")
+        sampler, grid = _named(self.sampler_name or self.sampler_index, self.scheduler)
+        settings = {"sd_model_checkpoint": chosen, "CLIP_stop_at_last_layers": 1, **self.override_settings}
+        skip = settings["CLIP_stop_at_last_layers"]
+        return Request(
+            prompts=self.prompt,
+            negative=self.negative_prompt,
+            prompt_syntax="a1111",
+            noise="philox",
+            model=settings["sd_model_checkpoint"],
+            clip_skip=None if skip == 1 else skip,
+            seed=None if self.seed == -1 else self.seed,
+            sampler=sampler,
+            grid=grid,
+            sampler_options={"eta": self.eta} if self.eta and sampler == "ddim" else {},
+            steps=self.steps,
+            guidance=self.cfg_scale,
+            width=self.width,
+            height=self.height,
+            count=self.batch_size * self.n_iter,
+        )
+
+
+WANTED = (
+    "enable_hr",
+    "tiling",
+    "restore_faces",
+    "subseed_strength",
+    "styles",
+    "script_name",
+    "refiner_checkpoint",
+)
+"""Fields that would change the picture and are not served: refused when set, never ignored."""
+
+
+class Encoded(BaseModel):
+    image: str
+
+
+class Options(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    sd_model_checkpoint: str | None = None
+
+
+@router.post("/txt2img")
+async def txt2img(body: TextToImage, request: fastapi.Request, desk: AnyDesk) -> dict[str, Any]:
+    """Waits for the pictures; a client that leaves cancels them."""
+    job = await finished(desk, body.request(_chosen(request, desk)), request)
+    images = [await asyncio.to_thread(_file, desk, job, place) for place in job.pictures]
+    return {
+        "images": images if body.send_images else [],
+        "parameters": body.model_dump(mode="json"),
+        "info": json.dumps(await asyncio.to_thread(_info, desk, job), ensure_ascii=False),
+    }
+
+
+@router.post("/img2img")
+@router.post("/extra-single-image")
+@router.post("/extra-batch-images")
+@router.post("/interrogate")
+def not_yet() -> None:
+    """Refused until the server has these tasks."""
+    raise Refusal(422, "not_served", "This server makes pictures from words only; use /sdapi/v1/txt2img.")
+
+
+@router.post("/png-info")
+async def png_info(body: Encoded, desk: AnyDesk) -> dict[str, Any]:
+    try:
+        data = base64.b64decode(body.image.rpartition(",")[2], validate=True)
+    except (binascii.Error, ValueError):
+        raise Refusal(422, "unreadable_picture", "image is no base64; send a picture's file in it.") from None
+
+    def read() -> str:
+        with one_upload:
+            return told(data, desk.settings.limits.upload_pixels).text
+
+    text = await asyncio.to_thread(read)
+    return {"info": text, "items": {"parameters": text} if text else {}, "parameters": parameters.read(text)}
+
+
+@router.get("/progress")
+def progress(desk: AnyDesk) -> dict[str, Any]:
+    """Of the job that is drawn now; job_count is 0 where nothing is to do."""
+    names = desk.worker.active()
+    seen = desk.live.sight(names[0]) if names else None
+    step = seen.progress if seen else None
+    image = seen.preview.url.partition(",")[2] if seen and seen.preview else None
+    return {
+        "progress": step.fraction if step else 0.0,
+        "eta_relative": 0.0,
+        "state": {
+            "skipped": False,
+            "interrupted": False,
+            "job": names[0] if names else "",
+            "job_count": len(names),
+            "job_no": 0,
+            "sampling_step": step.step if step else 0,
+            "sampling_steps": step.steps if step else 0,
+        },
+        "current_image": image,
+        "textinfo": None,
+    }
+
+
+@router.post("/interrupt")
+@router.post("/skip")
+def interrupt(desk: AnyDesk) -> dict[str, Any]:
+    """Cancels the job that is drawn now."""
+    names = desk.worker.active()
+    if names:
+        desk.worker.cancel(names[0])
+    return {}
+
+
+@router.get("/options")
+def options(request: fastapi.Request, desk: AnyDesk) -> dict[str, Any]:
+    chosen = _chosen(request, desk)
+    return {
+        "sd_model_checkpoint": chosen,
+        "sd_checkpoint_hash": "",
+        "CLIP_stop_at_last_layers": 1,
+        "samples_format": "png",
+    }
+
+
+@router.post("/options")
+def set_options(body: Options, request: fastapi.Request, desk: AnyDesk) -> dict[str, Any]:
+    """The model of requests that name none.  Other options are refused: they are each request's own."""
+    others = [
+        name for name, value in (body.model_extra or {}).items() if options(request, desk).get(name) != value
+    ]
+    if others:
+        raise Refusal(
+            422, "not_served", f"The option {others[0][:80]} cannot be set here; only sd_model_checkpoint."
+        )
+    if body.sd_model_checkpoint is not None:
+        request.app.state.a1111_model = desk.models.named(_bare(body.sd_model_checkpoint)).name
+    return {}
+
+
+@router.get("/sd-models")
+def sd_models(desk: AnyDesk) -> list[dict[str, Any]]:
+    return [
+        {
+            "title": name,
+            "model_name": name,
+            "hash": None,
+            "sha256": None,
+            "filename": name,
+            "config": None,
+        }
+        for name in desk.models.known
+    ]
+
+
+@router.get("/samplers")
+def samplers() -> list[dict[str, Any]]:
+    return [{"name": title, "aliases": [name], "options": {}} for name, title in SAMPLERS.items()]
+
+
+@router.get("/schedulers")
+def schedulers() -> list[dict[str, Any]]:
+    known = [{"name": "automatic", "label": "Automatic", "aliases": None}]
+    known += [{"name": name, "label": title, "aliases": None} for name, title in GRIDS.items()]
+    return [{**row, "default_rho": -1.0, "need_inner_model": False} for row in known]
+
+
+@router.get("/scripts")
+def scripts() -> dict[str, list[str]]:
+    return {"txt2img": [], "img2img": []}
+
+
+@router.get("/embeddings")
+def embeddings() -> dict[str, Any]:
+    return {"loaded": {}, "skipped": {}}
+
+
+@router.get("/cmd-flags")
+def cmd_flags() -> dict[str, Any]:
+    return {"api": True, "version": f"calotype {__version__}"}
+
+
+@router.get("/memory")
+def memory() -> dict[str, Any]:
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"ram": {"peak": used}, "cuda": {}}
+
+
+for _path in (
+    *("upscalers", "latent-upscale-modes", "loras", "hypernetworks", "face-restorers", "realesrgan-models"),
+    *("prompt-styles", "artist-categories", "artists", "sd-vae", "sd-modules"),
+):
+
+    @router.get(f"/{_path}", name=_path, operation_id=f"a1111_{_path.replace('-', '_')}")
+    def none_here() -> list[Any]:
+        """There are none."""
+        return []
+
+
+@router.post("/refresh-checkpoints")
+@router.post("/refresh-loras")
+@router.post("/refresh-vae")
+@router.post("/reload-checkpoint")
+def refresh() -> dict[str, Any]:
+    """Nothing to do: the models are those the server was started with, loaded when they are used."""
+    return {}
+
+
+@router.post("/unload-checkpoint")
+def unload(request: fastapi.Request, desk: AnyDesk) -> dict[str, Any]:
+    desk.models.unload(_chosen(request, desk))
+    return {}
+
+
+def _chosen(request: fastapi.Request, desk: Desk) -> str:
+    name: str | None = getattr(request.app.state, "a1111_model", None)
+    return name or desk.models.default
+
+
+def _bare(title: str) -> str:
+    """A checkpoint's name without the hash that titles carry there: "sd15 [abc]"."""
+    return title.partition(" [")[0]
+
+
+def _named(sampler: str | None, schedule: str | None) -> tuple[str | None, str | None]:
+    found = parameters.named(sampler or "", schedule or "")
+    if sampler and found[0] is None:
+        raise Refusal(
+            422,
+            "unknown_sampler",
+            f"There is no sampler {sampler[:80]!r}; there are {', '.join(SAMPLERS.values())}.",
+        )
+    if schedule and schedule.lower() != "automatic" and found[1] is None:
+        raise Refusal(
+            422,
+            "unknown_scheduler",
+            f"There is no scheduler {schedule[:80]!r}; there are {', '.join(GRIDS.values())}.",
+        )
+    return found
+
+
+def _file(desk: Desk, job: Job, place: int) -> str:
+    return base64.b64encode(desk.store.path(job.id, place).read_bytes()).decode()
+
+
+def _info(desk: Desk, job: Job) -> dict[str, Any]:
+    asked = job.request
+    texts = [parameters.write(picture.read(desk.store.path(job.id, place))[1]) for place in job.pictures]
+    return {
+        "prompt": asked.prompts[0],
+        "all_prompts": [asked.prompt_of(place) for place in job.pictures],
+        "negative_prompt": asked.negative,
+        "seed": asked.seed,
+        "all_seeds": [asked.seed_of(place) for place in job.pictures],
+        "width": asked.width,
+        "height": asked.height,
+        "sampler_name": SAMPLERS.get(asked.sampler, asked.sampler),
+        "cfg_scale": asked.guidance,
+        "steps": asked.steps,
+        "batch_size": asked.pictures,
+        "sd_model_name": asked.model,
+        "infotexts": texts,
+    }

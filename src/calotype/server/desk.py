@@ -1,0 +1,128 @@
+"""Where requests are accepted: every limit is decided here, before any work."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+
+from calotype.errors import InputError
+from calotype.server.live import Live
+from calotype.server.models import Models
+from calotype.server.refusal import Refusal
+from calotype.server.settings import Settings
+from calotype.server.store import OVER, Job, Store
+from calotype.server.worker import Worker
+from calotype.tasks.request import Request
+
+log = logging.getLogger("calotype.server")
+
+TAKEN = frozenset(
+    {
+        *(
+            "prompts",
+            "negative",
+            "prompt_syntax",
+            "clip_skip",
+            "model",
+            "steps",
+            "guidance",
+            "sampler",
+            "grid",
+        ),
+        *("sampler_options", "seed", "noise", "count", "width", "height", "rescale", "interval", "apg"),
+    }
+)
+"""Fields a client may set.  A field not named here may name a file, which is never a client's to choose."""
+
+
+class Desk:
+    """Accepts, shows and ends jobs."""
+
+    def __init__(self, settings: Settings, store: Store, models: Models) -> None:
+        self.settings, self.store, self.models = settings, store, models
+        self.live = Live()
+        self.worker = Worker(store, models, self.live, settings.threads)
+        self.stopping = asyncio.Event()
+
+    def submit(self, request: Request, client: str) -> Job:
+        """Refusal or InputError where it is not accepted; else the queued job."""
+        if self.stopping.is_set():
+            raise Refusal(503, "stopping", "The server is stopping; ask again in a minute.")
+        closed = sorted(request.model_fields_set - TAKEN)
+        if closed:
+            raise Refusal(422, "field_not_served", f"The server does not take {closed[0]}; leave it out.")
+        if "model" not in request.model_fields_set:
+            request = request.model_copy(update={"model": self.models.default})
+        asked = request.resolved(self.models.named(request.model).config)
+        try:
+            asked.model_dump_json()
+        except ValueError:
+            raise InputError("A text holds half a character (a lone surrogate); send it as UTF-8.") from None
+        limits = self.settings.limits
+        for what, value, most in (
+            ("pictures", asked.pictures, limits.pictures),
+            ("pixels a picture", asked.width * asked.height, limits.pixels),
+            ("steps", asked.steps, limits.steps),
+        ):
+            if value > most:
+                raise Refusal(
+                    422, "over_limit", f"The request is for {value} {what}; this server allows {most}."
+                )
+        for waiting, most, whose in (
+            (self.worker.queued(client), limits.queued_by_client, "You have"),
+            (self.worker.queued(), limits.queued, "The server has"),
+        ):
+            if waiting + asked.pictures > most:
+                raise Refusal(
+                    429,
+                    "queue_full",
+                    f"{whose} {waiting} pictures waiting, and at most {most} may; ask again later.",
+                    {"Retry-After": "10"},
+                )
+        job = self.store.add(client, asked)
+        text = f": {asked.prompts[0]!r}" if self.settings.verbose else ""
+        log.info("job %s: %d pictures, %d steps%s", job.id, asked.pictures, asked.steps, text)
+        self.worker.add(job)
+        return job
+
+    def job(self, name: str) -> Job:
+        """Refusal (404) where there is none."""
+        job = self.store.get(name)
+        if job is None:
+            raise Refusal(404, "job_not_found", f"There is no job {name[:40]!r}; it may have been deleted.")
+        if job.state not in OVER and name in self.worker.unwritten:
+            return replace(job, state="failed", error=self.worker.unwritten[name], whose="server")
+        return job
+
+    def cancel(self, name: str) -> Job:
+        """Over at once; one that was over already stays as it was."""
+        self.job(name)
+        self.worker.cancel(name)
+        return self.job(name)
+
+    def delete(self, name: str) -> None:
+        """The job, its words and its pictures are gone; one that is not over is cancelled first."""
+        self.worker.cancel(name)
+        self.store.delete(self.job(name))
+
+    async def finished(self, name: str) -> Job:
+        """Waits for the job's end.  Cancelled, as when the client has gone, it cancels the job.
+
+        Refusal (503) where the server stops first; the job goes on at the next start.
+        """
+        try:
+            async with self.live.watching(name) as changed:
+                while True:
+                    changed.clear()
+                    job = await asyncio.to_thread(self.job, name)
+                    if job.state in OVER:
+                        return job
+                    if self.stopping.is_set():
+                        raise Refusal(
+                            503, "stopping", f"The server is stopping; job {name} goes on when it is back."
+                        )
+                    await changed.wait()
+        except asyncio.CancelledError:
+            self.worker.cancel(name)
+            raise

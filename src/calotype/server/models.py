@@ -1,0 +1,110 @@
+"""The models that clients may name, and those of them that are in memory."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from calotype.checkpoints import native, shelf
+from calotype.errors import InputError
+from calotype.models.config import ModelConfig
+from calotype.server.refusal import Refusal
+from calotype.tasks.studio import Studio, pick_device
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model that can be loaded.  `memory` is what it will take, in bytes."""
+
+    name: str
+    path: Path
+    config: ModelConfig
+    parameters: int
+    memory: int
+    changed: float
+
+
+class Models:
+    """Loads models by name under a memory budget; the least recently used leaves first.
+
+    Raises CheckpointError where a file is no model, InputError where there is none at all.
+    """
+
+    def __init__(
+        self, files: dict[str, Path], default: str | None, device: str | None, memory: int | None
+    ) -> None:
+        self.known = {name: _known(name, path) for name, path in files.items()}
+        if not self.known:
+            raise InputError("There is no model to serve; name one with --model.")
+        self.default = default or ("icons" if "icons" in self.known else next(iter(self.known)))
+        self.named(self.default)
+        self.device = pick_device(device)
+        self.budget = half_of_memory(self.device) if memory is None else memory
+        self._loaded: OrderedDict[str, Studio] = OrderedDict()
+        self._lock = threading.RLock()
+
+    def named(self, name: str) -> Known:
+        """Refusal (404) where there is none of that name."""
+        if name not in self.known:
+            raise Refusal(
+                404, "model_not_found", f"There is no model {name[:80]!r}; there are {', '.join(self.known)}."
+            )
+        return self.known[name]
+
+    def loaded(self) -> list[str]:
+        """The least recently used first."""
+        with self._lock:
+            return list(self._loaded)
+
+    def get(self, name: str) -> Studio:
+        """The model, loaded if need be.  Refusal (507) where it is larger than the whole budget."""
+        known = self.named(name)
+        with self._lock:
+            if name in self._loaded:
+                self._loaded.move_to_end(name)
+                return self._loaded[name]
+            if known.memory > self.budget:
+                raise Refusal(
+                    507,
+                    "model_too_large",
+                    f"The model {name} takes {known.memory / 1e9:.2g} GB of the {self.budget / 1e9:.2g} GB "
+                    "that models may have; start the server with a larger --memory.",
+                )
+            while self._taken() + known.memory > self.budget:
+                self._loaded.popitem(last=False)
+            self._loaded[name] = Studio(shelf.load(known.path, self.device), name)
+            return self._loaded[name]
+
+    def unload(self, name: str) -> None:
+        """Forget it; a batch that is being drawn with it keeps it to its end."""
+        self.named(name)
+        with self._lock:
+            self._loaded.pop(name, None)
+
+    def _taken(self) -> int:
+        return sum(self.known[name].memory for name in self._loaded)
+
+
+def half_of_memory(device: torch.device) -> int:
+    """Of the device's own memory, in bytes."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory) // 2
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def _known(name: str, path: Path) -> Known:
+    found = shelf.recognise(path)
+    if isinstance(found, shelf.Native):
+        parameters = sum(native.describe(path).parameters.values())
+    else:
+        shapes = (source.shape for piece in found.pieces for source in piece.sources.values())
+        parameters = sum(math.prod(shape) for shape in shapes)
+    changed = path.stat().st_mtime if path.exists() else time.time()
+    return Known(name, path, found.config, parameters, 4 * parameters, changed)

@@ -1,0 +1,323 @@
+"""The native interface: /v1/jobs, /v1/pictures, /v1/models, and what the page asks besides."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import anyio.to_thread
+import fastapi
+from fastapi import Depends, Path, Query
+from fastapi.responses import FileResponse, StreamingResponse
+from pydantic import BaseModel
+
+from calotype.diffusion.grids import GRIDS
+from calotype.diffusion.samplers import SAMPLERS
+from calotype.server.desk import Desk
+from calotype.server.fences import client_of
+from calotype.server.models import Models
+from calotype.server.refusal import Refusal
+from calotype.server.store import OVER, Job, State
+from calotype.server.uploads import told
+from calotype.tasks.request import Request
+
+PING_SECONDS = 15.0
+
+JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
+
+
+class PictureView(BaseModel):
+    """A finished picture: where it is, and the seed that makes it alone."""
+
+    index: int
+    url: str
+    seed: int
+    prompt: str
+
+
+class ProgressView(BaseModel):
+    fraction: float
+    step: int
+    steps: int
+
+
+class JobView(BaseModel):
+    """A job as clients see it; `position` is the number of jobs before it, null when it is over."""
+
+    id: str
+    number: int
+    state: State
+    position: int | None
+    created: float
+    started: float | None
+    finished: float | None
+    progress: ProgressView
+    pictures: list[PictureView]
+    notices: list[str]
+    error: str | None
+    request: dict[str, Any]
+
+
+class JobList(BaseModel):
+    jobs: list[JobView]
+    next: int | None
+
+
+class ModelView(BaseModel):
+    """A model, with the fields of OpenAI's own list before ours; memory in bytes."""
+
+    id: str
+    object: str = "model"
+    created: int
+    owned_by: str = "calotype"
+    about: str
+    size: int
+    multiple_of: int
+    parameters: int
+    memory: int
+    loaded: bool
+    default: bool
+    steps: int
+    guidance: float
+    sampler: str
+    grid: str
+
+
+class ModelList(BaseModel):
+    object: str = "list"
+    data: list[ModelView]
+    budget: int
+
+
+def desk_of(request: fastapi.Request) -> Desk:
+    desk: Desk = request.app.state.desk
+    return desk
+
+
+AnyDesk = Annotated[Desk, Depends(desk_of)]
+router = fastapi.APIRouter(prefix="/v1")
+
+
+def view(desk: Desk, job: Job) -> JobView:
+    over = job.state in OVER
+    done = len(job.pictures) / job.request.pictures
+    seen = desk.live.sight(job.id).progress
+    return JobView(
+        id=job.id,
+        number=job.number,
+        state=job.state,
+        position=desk.worker.position(job.id),
+        created=job.created,
+        started=job.started,
+        finished=job.finished,
+        progress=ProgressView(
+            fraction=done if over else max(done, seen.fraction), step=seen.step, steps=seen.steps
+        ),
+        pictures=[
+            PictureView(
+                index=place,
+                url=f"/v1/pictures/{job.id}/{place}.png",
+                seed=job.request.seed_of(place),
+                prompt=job.request.prompt_of(place),
+            )
+            for place in job.pictures
+        ],
+        notices=list(job.notices),
+        error=job.error,
+        request=job.request.model_dump(mode="json"),
+    )
+
+
+@router.post("/jobs", status_code=202)
+def submit(body: Request, request: fastapi.Request, response: fastapi.Response, desk: AnyDesk) -> JobView:
+    """Accept a request; the pictures are made later, and the job says how far they are."""
+    job = desk.submit(body, client_of(request.scope))
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return view(desk, job)
+
+
+@router.get("/jobs")
+def jobs(
+    desk: AnyDesk,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    before: Annotated[int | None, Query(ge=0, lt=2**62)] = None,
+    state: State | None = None,
+) -> JobList:
+    """The newest first; `next` is what to give as `before` for the page after."""
+    found = desk.store.page(limit, before, state)
+    return JobList(
+        jobs=[view(desk, job) for job in found], next=found[-1].number if len(found) == limit else None
+    )
+
+
+@router.get("/jobs/{job_id}")
+def job(job_id: JobId, desk: AnyDesk) -> JobView:
+    return view(desk, desk.job(job_id))
+
+
+@router.post("/jobs/{job_id}/cancel")
+def cancel(job_id: JobId, desk: AnyDesk) -> JobView:
+    """Over at once; pictures that were finished stay."""
+    return view(desk, desk.cancel(job_id))
+
+
+@router.delete("/jobs/{job_id}", status_code=204)
+def delete(job_id: JobId, desk: AnyDesk) -> None:
+    """Forget the job, its words and its pictures."""
+    desk.delete(job_id)
+
+
+_streams: Counter[str] = Counter()
+
+
+@router.get("/jobs/{job_id}/events", response_class=StreamingResponse)
+async def events(
+    job_id: JobId, desk: AnyDesk, request: fastapi.Request, previews: bool = False
+) -> StreamingResponse:
+    """Server-sent events: `job` at a change of state, `progress`, `preview`, `picture`; the last is `end`."""
+    await asyncio.to_thread(desk.job, job_id)
+    client = client_of(request.scope)
+    if _streams[client] >= desk.settings.limits.streams_by_client:
+        raise Refusal(429, "too_many_streams", "You watch too many jobs at once; close some.")
+
+    async def counted() -> AsyncIterator[str]:
+        _streams[client] += 1
+        try:
+            async for event in _events(desk, job_id, previews):
+                yield event
+        finally:
+            _streams[client] -= 1
+            if not _streams[client]:
+                del _streams[client]
+
+    return StreamingResponse(counted(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+
+async def _events(desk: Desk, job_id: str, previews: bool) -> AsyncIterator[str]:
+    shown: JobView | None = None
+    preview, pictures = 0, 0
+    async with desk.live.watching(job_id, previews) as changed:
+        while True:
+            changed.clear()
+            try:
+                now = await anyio.to_thread.run_sync(lambda: view(desk, desk.job(job_id)))
+            except Refusal:  # deleted while it was watched
+                return
+            if shown is None or now.state != shown.state:
+                yield _event("job", now.model_dump(mode="json"))
+            for picture in now.pictures[pictures:]:
+                yield _event("picture", picture.model_dump(mode="json"))
+            pictures = len(now.pictures)
+            if shown is None or (now.progress, now.position) != (shown.progress, shown.position):
+                yield _event("progress", {**now.progress.model_dump(), "position": now.position})
+            seen = desk.live.sight(job_id).preview
+            if previews and seen is not None and seen.number != preview:
+                preview = seen.number
+                yield _event("preview", {"index": seen.place, "image": seen.url})
+            shown = now
+            if now.state in OVER or desk.stopping.is_set():
+                yield _event("end", now.model_dump(mode="json"))
+                return
+            try:
+                await asyncio.wait_for(changed.wait(), PING_SECONDS)
+            except TimeoutError:
+                yield ": still here\n\n"
+
+
+def _event(name: str, data: dict[str, Any]) -> str:
+    return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+
+
+@router.get("/pictures/{job_id}/{index}.png", response_class=FileResponse)
+def picture(job_id: JobId, index: Annotated[int, Path(ge=0, lt=10_000)], desk: AnyDesk) -> FileResponse:
+    """The PNG, with the request that makes it again inside."""
+    if index not in desk.job(job_id).pictures:
+        raise Refusal(404, "picture_not_found", f"The job has no finished picture {index}.")
+    return FileResponse(
+        desk.store.path(job_id, index),
+        media_type="image/png",
+        headers={"Cache-Control": "private, max-age=31536000, immutable"},
+    )
+
+
+one_upload = threading.Lock()
+
+
+@router.post(
+    "/read",
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+)
+async def read(request: fastapi.Request, desk: AnyDesk) -> dict[str, Any]:
+    """What a picture, sent as the body, says of its making: a `Request`'s fields, and A1111's text."""
+    data = await request.body()
+
+    def one() -> dict[str, Any]:
+        with one_upload:  # one decoded picture in memory, however many come
+            found = told(data, desk.settings.limits.upload_pixels)
+        return {"request": found.fields, "parameters": found.text}
+
+    return await asyncio.to_thread(one)
+
+
+def model_view(models: Models, name: str) -> ModelView:
+    known = models.named(name)
+    own = known.config.defaults
+    return ModelView(
+        id=name,
+        created=int(known.changed),
+        about=known.config.about,
+        size=known.config.size,
+        multiple_of=known.config.factor,
+        parameters=known.parameters,
+        memory=known.memory,
+        loaded=name in models.loaded(),
+        default=name == models.default,
+        steps=own.steps,
+        guidance=own.guidance,
+        sampler=own.sampler,
+        grid=own.grid,
+    )
+
+
+@router.get("/models")
+def models(desk: AnyDesk) -> ModelList:
+    found = desk.models
+    return ModelList(data=[model_view(found, name) for name in found.known], budget=found.budget)
+
+
+@router.get("/models/{name}")
+def model(name: str, desk: AnyDesk) -> ModelView:
+    return model_view(desk.models, name)
+
+
+@router.post("/models/{name}/load")
+def load(name: str, desk: AnyDesk) -> ModelView:
+    """Load it now and not with its first request; others may have to leave for it."""
+    desk.models.get(name)
+    return model_view(desk.models, name)
+
+
+@router.post("/models/{name}/unload")
+def unload(name: str, desk: AnyDesk) -> ModelView:
+    desk.models.unload(name)
+    return model_view(desk.models, name)
+
+
+@router.get("/choices")
+def choices(desk: AnyDesk) -> dict[str, Any]:
+    """What a form can offer: samplers with their options, grids, and the limits of this server."""
+    limits = desk.settings.limits
+    return {
+        "samplers": {name: dict(sampler.options) for name, sampler in SAMPLERS.items()},
+        "grids": list(GRIDS),
+        "limits": {"pictures": limits.pictures, "pixels": limits.pixels, "steps": limits.steps},
+    }

@@ -1,0 +1,290 @@
+// The page: a form that makes jobs, a stage that watches one, a gallery of all that are done.
+
+import { Refused, address, events, get, post, remove, send, setToken } from "./api.js";
+import { otherLanguage, speak, word } from "./words.js";
+
+const $ = (id) => document.getElementById(id);
+const FIELDS = ["prompt", "negative", "model", "count", "width", "height", "steps", "guidance", "sampler", "grid", "seed"];
+const pictures = []; // of the gallery, the newest first: {url, prompt, seed, job}
+let models = [];
+let current = null; // the job that is watched
+let shown = -1; // the place in `pictures` that the viewer shows
+let older = null;
+
+
+function modelNow() {
+  return models.find((model) => model.id === $("model").value);
+}
+
+function useDefaults() {
+  const model = modelNow();
+  for (const name of ["width", "height"]) {
+    $(name).value = model.size;
+    $(name).step = model.multiple_of;
+    $(name).min = model.multiple_of;
+  }
+  $("steps").value = model.steps;
+  $("guidance").value = model.guidance;
+  $("sampler").value = $("grid").value = "";
+  outputs();
+}
+
+function outputs() {
+  for (const name of ["steps", "guidance"]) $(`${name}-now`).value = $(name).value;
+}
+
+function request() {
+  const asked = { prompts: $("prompt").value, negative: $("negative").value, model: $("model").value };
+  for (const name of ["count", "width", "height", "steps", "guidance"]) {
+    if ($(name).value !== "") asked[name] = Number($(name).value);
+  }
+  for (const name of ["sampler", "grid"]) if ($(name).value) asked[name] = $(name).value;
+  // Sent as text, for a seed may be larger than the numbers of JavaScript
+  if ($("seed").value.trim()) asked.seed = $("seed").value.trim();
+  return asked;
+}
+
+function fill(told, seed = told.seed) {
+  if (told.model && models.some((model) => model.id === told.model)) $("model").value = told.model;
+  useDefaults();
+  $("prompt").value = told.prompts?.[0] ?? "";
+  $("negative").value = told.negative ?? "";
+  for (const name of ["width", "height", "steps", "guidance", "sampler", "grid"]) {
+    if (told[name] !== undefined) $(name).value = told[name];
+  }
+  $("count").value = 1;
+  $("seed").value = seed ?? "";
+  outputs();
+  remember();
+}
+
+const remember = () =>
+  sessionStorage.setItem("form", JSON.stringify(Object.fromEntries(FIELDS.map((name) => [name, $(name).value]))));
+
+function recall() {
+  const kept = JSON.parse(sessionStorage.getItem("form") ?? "{}");
+  for (const name of FIELDS) if (kept[name] !== undefined) $(name).value = kept[name];
+  if (!$("model").value) $("model").value = models.find((model) => model.default).id;
+  outputs();
+}
+
+function complain(error) {
+  if (error instanceof Refused && error.status === 401) return void $("door").showModal();
+  $("problem").textContent = error instanceof Refused ? error.message : word("offline");
+}
+
+
+async function draw(event) {
+  event?.preventDefault();
+  if (!$("form").reportValidity()) return;
+  $("problem").textContent = "";
+  try {
+    await watch(await post("/v1/jobs", request()));
+  } catch (error) {
+    complain(error);
+  }
+}
+
+async function watch(job) {
+  current?.stop.abort();
+  const mine = (current = { id: job.id, stop: new AbortController() });
+  localStorage.setItem("watched", job.id);
+  $("cancel").disabled = false;
+  $("fresh").replaceChildren();
+  $("problem").textContent = "";
+  $("state").textContent = word("queued", { n: job.position ?? 0 });
+  try {
+    for await (const [name, data] of events(`/v1/jobs/${job.id}/events?previews=true`, mine.stop.signal)) {
+      if (name === "progress") progress(data);
+      else if (name === "preview") show(data.image, word("preview"));
+      else if (name === "picture") await finished(data, job);
+      else if (name === "end") over(data);
+    }
+  } catch (error) {
+    if (error.name !== "AbortError") complain(error);
+  }
+  if (current === mine) {
+    $("cancel").disabled = true;
+    current = null;
+  }
+}
+
+function progress(data) {
+  $("progress").value = data.fraction;
+  if (data.steps) $("state").textContent = word("running", data);
+  else if (data.position) $("state").textContent = word("queued", { n: data.position });
+}
+
+function show(source, alt) {
+  $("preview").src = source;
+  $("preview").alt = alt;
+  $("preview").hidden = false;
+  $("empty").hidden = true;
+}
+
+async function finished(data, job) {
+  const picture = { ...data, job };
+  show(await address(data.url), word("picture", data));
+  if (pictures.some((known) => known.url === data.url)) return;
+  pictures.unshift(picture);
+  $("fresh").append(await tile(picture));
+  $("gallery").prepend(await tile(picture));
+}
+
+function over(job) {
+  $("state").textContent = [word(job.state), ...job.notices].join(" · ");
+  $("progress").value = job.progress.fraction;
+  if (job.error) $("problem").textContent = job.error;
+  localStorage.removeItem("watched");
+}
+
+async function cancel() {
+  if (!current) return;
+  try {
+    await post(`/v1/jobs/${current.id}/cancel`, {});
+  } catch (error) {
+    complain(error);
+  }
+}
+
+
+async function tile(picture) {
+  const item = document.createElement("li");
+  const button = document.createElement("button");
+  const image = document.createElement("img");
+  button.type = "button";
+  image.loading = "lazy";
+  image.alt = word("picture", picture);
+  image.src = await address(picture.url);
+  button.append(image);
+  button.addEventListener("click", () => view(pictures.indexOf(picture)));
+  item.append(button);
+  return item;
+}
+
+async function history() {
+  const page = await get(`/v1/jobs?limit=24${older === null ? "" : `&before=${older}`}`);
+  for (const job of page.jobs) {
+    for (const data of job.pictures.toReversed()) {
+      if (pictures.some((known) => known.url === data.url)) continue;
+      const picture = { ...data, job };
+      pictures.push(picture);
+      $("gallery").append(await tile(picture));
+    }
+  }
+  older = page.next;
+  $("more").hidden = older === null;
+  return page.jobs;
+}
+
+async function view(place) {
+  if (place < 0 || place >= pictures.length) return;
+  shown = place;
+  const picture = pictures[place];
+  const asked = picture.job.request;
+  const url = await address(picture.url);
+  $("viewer-image").src = url;
+  $("viewer-image").alt = word("picture", picture);
+  $("viewer-prompt").textContent = picture.prompt;
+  $("viewer-facts").textContent =
+    `${asked.model} · ${asked.width}×${asked.height} · ${asked.sampler} · ${asked.steps} · ` +
+    `${word("seed_of")} ${picture.seed}`;
+  $("save").href = url;
+  $("save").download = `calotype-${picture.seed}.png`;
+  $("before").disabled = place === 0;
+  $("after").disabled = place === pictures.length - 1;
+  if (!$("viewer").open) $("viewer").showModal();
+}
+
+function again() {
+  const { job, prompt, seed } = pictures[shown];
+  fill({ ...job.request, prompts: [prompt] }, seed);
+  $("viewer").close();
+  $("prompt").focus();
+}
+
+async function forget() {
+  const { job } = pictures[shown];
+  if (!confirm(word("sure"))) return;
+  try {
+    await remove(`/v1/jobs/${job.id}`);
+  } catch (error) {
+    return complain(error);
+  }
+  $("viewer").close();
+  await start();
+}
+
+async function read(file) {
+  try {
+    const told = await send("/v1/read", file);
+    if (Object.keys(told.request).length === 0) throw new Refused(422, word("silent"));
+    fill(told.request);
+    $("problem").textContent = "";
+    $("state").textContent = word("told");
+  } catch (error) {
+    complain(error);
+  }
+}
+
+
+function choices(select, names) {
+  const own = new Option(word("auto"), "");
+  own.dataset.word = "auto";
+  select.replaceChildren(own, ...names.map((name) => new Option(name, name)));
+}
+
+async function start() {
+  try {
+    const [offered, list] = await Promise.all([get("/v1/choices"), get("/v1/models")]);
+    models = list.data;
+    $("model").replaceChildren(...models.map((model) => new Option(model.id, model.id, model.default, model.default)));
+    choices($("sampler"), Object.keys(offered.samplers));
+    choices($("grid"), offered.grids);
+    $("count").max = offered.limits.pictures;
+    $("steps").max = Math.min(100, offered.limits.steps);
+    useDefaults();
+    recall();
+    pictures.length = 0;
+    older = null;
+    $("gallery").replaceChildren();
+    const jobs = await history();
+    const left = jobs.find((job) => job.id === localStorage.getItem("watched") && job.position !== null);
+    if (left && !current) watch(left);
+  } catch (error) {
+    complain(error);
+  }
+}
+
+$("form").addEventListener("submit", draw);
+$("form").addEventListener("input", () => (outputs(), remember()));
+$("model").addEventListener("change", useDefaults);
+$("cancel").addEventListener("click", cancel);
+$("more").addEventListener("click", () => history().catch(complain));
+$("language").addEventListener("click", () => speak(otherLanguage()));
+$("again").addEventListener("click", again);
+$("forget").addEventListener("click", forget);
+$("close").addEventListener("click", () => $("viewer").close());
+$("before").addEventListener("click", () => view(shown - 1));
+$("after").addEventListener("click", () => view(shown + 1));
+$("file").addEventListener("change", () => $("file").files[0] && read($("file").files[0]));
+$("door").addEventListener("close", () => {
+  setToken($("token").value);
+  start();
+});
+document.addEventListener("keydown", (event) => {
+  if ($("viewer").open) {
+    if (event.key === "ArrowLeft") view(shown - 1);
+    if (event.key === "ArrowRight") view(shown + 1);
+  } else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) draw(event);
+  else if (event.key === "Escape") cancel();
+});
+for (const name of ["dragover", "dragleave", "drop"]) {
+  document.addEventListener(name, (event) => {
+    event.preventDefault();
+    document.body.classList.toggle("dragging", name === "dragover");
+    if (name === "drop" && event.dataTransfer.files[0]) read(event.dataTransfer.files[0]);
+  });
+}
+speak();
+start();

@@ -1,0 +1,52 @@
+// Every word of the page, in the languages it speaks.
+
+export const WORDS = {
+  en: {
+    draw: "What to draw", prompt: "Prompt", prompt_hint: "a red apple", negative: "Steer away from",
+    model: "Model", count: "Pictures", width: "Width", height: "Height", steps: "Steps", guidance: "Guidance",
+    sampler: "Sampler", grid: "Noise levels", seed: "Seed", seed_hint: "a fresh one", go: "Draw", cancel: "Cancel",
+    drop: "Drop a picture here, or choose one, to get its settings back", now: "Now", empty: "Your picture appears here.",
+    history: "History", more: "Older ones", before: "Previous picture", after: "Next picture",
+    again: "Use its settings", save: "Save", forget: "Delete", close: "Close", door: "This server wants a token",
+    token: "Token", enter: "Enter", auto: "the model's own", other_language: "中文",
+    queued: "Waiting, {n} before this one", running: "Step {step} of {steps}", done: "Done", failed: "Failed",
+    cancelled: "Cancelled", told: "The picture's settings are in the form.", silent: "This picture does not say how it was made.",
+    seed_of: "seed", waiting: "{n} at work", offline: "The server does not answer.", picture: "Picture: {prompt}",
+    preview: "The picture while it is drawn", sure: "Delete this job and all its pictures?",
+  },
+  zh: {
+    draw: "画什么", prompt: "提示词", prompt_hint: "一个红苹果", negative: "要避开的内容",
+    model: "模型", count: "张数", width: "宽", height: "高", steps: "步数", guidance: "引导强度",
+    sampler: "采样器", grid: "噪声级别", seed: "种子", seed_hint: "随机", go: "开始画", cancel: "取消",
+    drop: "把图片拖到这里，或点击选择，取回它的设置", now: "当前", empty: "图片会出现在这里。",
+    history: "历史", more: "更早的", before: "上一张", after: "下一张",
+    again: "使用它的设置", save: "保存", forget: "删除", close: "关闭", door: "此服务器需要令牌",
+    token: "令牌", enter: "进入", auto: "模型默认", other_language: "English",
+    queued: "排队中，前面还有 {n} 个", running: "第 {step} 步，共 {steps} 步", done: "完成", failed: "失败",
+    cancelled: "已取消", told: "图片的设置已填入表单。", silent: "这张图片没有说明是怎样生成的。",
+    seed_of: "种子", waiting: "{n} 个任务进行中", offline: "服务器没有回应。", picture: "图片：{prompt}",
+    preview: "正在生成的图片", sure: "删除这个任务和它的所有图片？",
+  },
+};
+
+const stored = localStorage.getItem("language");
+let language = stored ?? (navigator.language.startsWith("zh") ? "zh" : "en");
+
+export function word(name, values = {}) {
+  return WORDS[language][name].replace(/\{(\w+)\}/g, (_, key) => values[key]);
+}
+
+export function speak(next = language) {
+  language = next;
+  localStorage.setItem("language", language);
+  document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
+  for (const node of document.querySelectorAll("[data-word]")) node.textContent = word(node.dataset.word);
+  for (const node of document.querySelectorAll("[data-hint]")) node.placeholder = word(node.dataset.hint);
+  for (const node of document.querySelectorAll("[data-label]")) node.setAttribute("aria-label", word(node.dataset.label));
+  const other = document.getElementById("language");
+  other.textContent = word("other_language");
+  other.lang = language === "zh" ? "en" : "zh";
+  other.setAttribute("aria-label", word("other_language"));
+}
+
+export const otherLanguage = () => (language === "zh" ? "en" : "zh");

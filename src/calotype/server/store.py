@@ -1,0 +1,207 @@
+"""Jobs and their pictures on disk: what was accepted survives the process.
+
+A picture is written under a temporary name, renamed, and only then entered; a process that dies between the
+two draws it again, to the same bytes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from calotype.errors import InputError, OutputError
+from calotype.tasks.picture import Picture
+from calotype.tasks.request import ResolvedRequest
+
+State = Literal["queued", "running", "done", "failed", "cancelled"]
+STATES: tuple[str, ...] = get_args(State)
+OVER: tuple[State, ...] = ("done", "failed", "cancelled")
+
+_SCHEMA = """
+create table jobs (
+    number integer primary key autoincrement, id text unique not null, client text not null,
+    created real not null, started real, finished real, state text not null, request text not null,
+    error text, whose text, notices text not null default '[]'
+);
+create index jobs_by_state on jobs (state);
+create table pictures (
+    job text not null references jobs (id) on delete cascade, place integer not null,
+    primary key (job, place)
+) without rowid;
+pragma user_version = 1;
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One request and how far it is.
+
+    number    counts all jobs of this store, for pages of a list
+    client    who asked
+    created   seconds since 1970, as are `started` and `finished`
+    request   resolved: the seed is chosen, so that a restart draws the same pictures
+    error     in one sentence, and whose it is
+    pictures  places in the request of those that are finished
+    """
+
+    number: int
+    id: str
+    client: str
+    created: float
+    started: float | None
+    finished: float | None
+    state: State
+    request: ResolvedRequest
+    error: str | None
+    whose: Literal["request", "server"] | None
+    notices: tuple[str, ...]
+    pictures: tuple[int, ...]
+
+
+_PLAIN = ("number", "id", "client", "created", "started", "finished", "state")
+
+
+class Store:
+    """SQLite, one connection for all threads.  Raises OutputError where the folder cannot be written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = threading.RLock()
+        try:
+            (folder / "pictures").mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o700)  # prompts and pictures are the owner's
+            self._held = (folder / "lock").open("w")
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._held.close()
+            raise OutputError(
+                f"The folder {folder} is another server's; stop that one or give another with --data."
+            ) from None
+        except OSError as error:
+            raise OutputError(f"The folder {folder} cannot be used: {error.strerror}.") from None
+        try:
+            self._database = sqlite3.connect(folder / "jobs.sqlite", check_same_thread=False)
+            self._database.execute("pragma journal_mode = wal")
+            self._database.execute("pragma foreign_keys = on")
+            if self._database.execute("pragma user_version").fetchone()[0] == 0:
+                self._database.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            self.close()
+            raise OutputError(
+                f"{folder / 'jobs.sqlite'} is no job store ({error}); move it away or give another --data."
+            ) from None
+        for partial in (folder / "pictures").glob(".*.tmp"):
+            partial.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        with self._lock:
+            self._database.close()
+            self._held.close()
+
+    def add(self, client: str, request: ResolvedRequest) -> Job:
+        """A new job, queued; its name cannot be guessed."""
+        name = secrets.token_hex(16)
+        self._write(
+            "insert into jobs (id, client, created, state, request) values (?, ?, ?, 'queued', ?)",
+            (name, client, time.time(), request.model_dump_json()),
+        )
+        job = self.get(name)
+        assert job is not None
+        return job
+
+    def get(self, name: str) -> Job | None:
+        found = self._jobs("where id = ?", (name,))
+        return found[0] if found else None
+
+    def page(self, limit: int, before: int | None = None, state: str | None = None) -> list[Job]:
+        """The newest first; `before` is the number of the last job of the page before."""
+        return self._jobs(
+            "where number < ? and (? is null or state = ?) order by number desc limit ?",
+            (2**62 if before is None else before, state, state, limit),
+        )
+
+    def waiting(self) -> list[Job]:
+        """Jobs that are not over, the oldest first."""
+        return self._jobs("where state in ('queued', 'running') order by number", ())
+
+    def counts(self) -> dict[str, int]:
+        with self._lock:
+            rows = self._database.execute("select state, count(*) from jobs group by state").fetchall()
+        return dict.fromkeys(STATES, 0) | dict(rows)
+
+    def mark(
+        self,
+        name: str,
+        state: State,
+        error: str | None = None,
+        whose: Literal["request", "server"] | None = None,
+    ) -> None:
+        """A state is entered; one that is over stays."""
+        column = "started" if state == "running" else "finished"
+        now = None if state == "queued" else time.time()
+        self._write(
+            f"update jobs set state = ?, error = ?, whose = ?, {column} = coalesce({column}, ?)"
+            " where id = ? and state in ('queued', 'running')",
+            (state, error, whose, now, name),
+        )
+
+    def note(self, name: str, text: str) -> None:
+        """A notice for the person, once."""
+        with self._lock:
+            job = self.get(name)
+            if job is not None and text not in job.notices:
+                self._write(
+                    "update jobs set notices = ? where id = ?", (json.dumps([*job.notices, text]), name)
+                )
+
+    def keep(self, name: str, place: int, picture: Picture) -> None:
+        """Write a finished picture; OutputError where that fails."""
+        picture.save(self.path(name, place))
+        self._write("insert or ignore into pictures (job, place) values (?, ?)", (name, place))
+
+    def path(self, name: str, place: int) -> Path:
+        """Where a picture is, or will be; both parts are the server's own."""
+        return self.folder / "pictures" / f"{name}-{place}.png"
+
+    def delete(self, job: Job) -> None:
+        """Forget a job and its pictures."""
+        self._write("delete from jobs where id = ?", (job.id,))
+        for place in range(job.request.pictures):
+            self.path(job.id, place).unlink(missing_ok=True)
+
+    def _write(self, statement: str, values: Iterable[Any]) -> None:
+        try:
+            with self._lock, self._database:
+                self._database.execute(statement, tuple(values))
+        except sqlite3.Error as error:
+            raise OutputError(f"The job store in {self.folder} cannot be written: {error}.") from None
+
+    def _jobs(self, where: str, values: tuple[Any, ...]) -> list[Job]:
+        columns = ", ".join((*_PLAIN, "request", "error", "whose", "notices"))
+        with self._lock:
+            rows = self._database.execute(f"select {columns} from jobs {where}", values).fetchall()
+            return [self._job(row) for row in rows]
+
+    def _job(self, row: tuple[Any, ...]) -> Job:
+        places = self._database.execute("select place from pictures where job = ? order by place", (row[1],))
+        *plain, request, error, whose, notices = row
+        try:
+            asked = ResolvedRequest(**json.loads(request))
+        except (InputError, ValueError):
+            raise OutputError(f"The job {row[1]} in {self.folder} is damaged; delete its row.") from None
+        return Job(
+            **dict(zip(_PLAIN, plain, strict=True)),
+            request=asked,
+            error=error,
+            whose=whose,
+            notices=tuple(json.loads(notices)),
+            pictures=tuple(place for (place,) in places.fetchall()),
+        )
