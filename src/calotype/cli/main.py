@@ -13,6 +13,7 @@ from calotype.cli.data import icons
 from calotype.cli.generate import generate, replay
 from calotype.cli.models import models
 from calotype.cli.train import evaluate, train_app
+from calotype.cli.vary import vary
 from calotype.errors import CalotypeError
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ data_app = typer.Typer(help="Build data sets.", no_args_is_help=True)
 data_app.command("icons")(icons)
 app.command("generate")(generate)
 app.command("replay")(replay)
+app.command("vary")(vary)
 app.command("models")(models)
 app.command("convert")(convert)
 app.command("evaluate")(evaluate)

@@ -11,6 +11,8 @@ from torch import Tensor
 from calotype.conditioning.conditioning import Conditioning
 from calotype.errors import InputError
 from calotype.models.latent_diffusion import LatentDiffusion
+from calotype.tasks.canvas import Canvas
+from calotype.tasks.pixels import encode_pixels
 from calotype.tasks.request import ResolvedRequest
 
 Conditions = dict[tuple[str, bool], Conditioning]
@@ -18,8 +20,8 @@ Conditions = dict[tuple[str, bool], Conditioning]
 
 
 @torch.no_grad()
-def encode(model: LatentDiffusion, request: ResolvedRequest) -> Conditions:
-    """Every distinct text once.
+def encode(model: LatentDiffusion, request: ResolvedRequest, canvas: Canvas | None) -> Conditions:
+    """Every distinct text once; an inpainting model is told what of the `canvas` is known.
 
     Raises InputError where the model cannot draw from words alone.
     """
@@ -28,10 +30,11 @@ def encode(model: LatentDiffusion, request: ResolvedRequest) -> Conditions:
         raise InputError(
             f"The model {model.config.name} enlarges a picture and draws none from words; use another model."
         )
-    shared = Conditioning(channels=_everything_unknown(model, request))
+    shared = Conditioning(channels=_known(model, request, canvas))
     if unet.guidance_width is not None:
         shared = replace(shared, guidance=guidance_features(request.guidance, unet.guidance_width))
-    texts = dict.fromkeys([*((prompt, False) for prompt in request.prompts), (request.negative, True)])
+    *wanted, negative_text = request.texts
+    texts = dict.fromkeys([*((text, False) for text in wanted), (negative_text, True)])
     return {
         (text, negative): replace(
             _text(model, request, text, negative), channels=shared.channels, guidance=shared.guidance
@@ -55,16 +58,38 @@ def _text(model: LatentDiffusion, request: ResolvedRequest, text: str, negative:
     return found
 
 
-def _everything_unknown(model: LatentDiffusion, request: ResolvedRequest) -> Tensor | None:
-    """An inpainting model's mask and known picture (1 1+C h w), where all is to be painted."""
+def _known(model: LatentDiffusion, request: ResolvedRequest, canvas: Canvas | None) -> Tensor | None:
+    """An inpainting model's mask and known picture (1 1+C h w); without a mask all is to be painted."""
     unet, factor = model.config.unet, model.config.factor
     if unet.in_channels == unet.out_channels:
         return None
-    weight = next(model.autoencoder.parameters())
-    grey = weight.new_zeros(1, 3, request.height, request.width)
-    known = model.autoencoder.encode(grey).mode()
-    mask = known.new_ones(1, 1, request.height // factor, request.width // factor)
-    return torch.cat([mask, known], dim=1)  # (1 1 h w), (1 C h w) -> (1 1+C h w)
+    if canvas is None or canvas.free is None or canvas.mask is None:
+        height, width = -(-request.height // factor), -(-request.width // factor)
+        pixels = torch.zeros(1, 3, height * factor, width * factor)
+        mask = torch.ones(1, 1, height, width)
+    else:
+        pixels, mask = canvas.pixels * (canvas.free < 0.5), canvas.mask
+    known = encode_pixels(model, pixels, canvas.windows if canvas else None)
+    return torch.cat([mask.to(known), known], dim=1)  # (1 1 h w), (1 C h w) -> (1 1+C h w)
+
+
+def condition_of(conditions: Conditions, request: ResolvedRequest, index: int) -> Conditioning:
+    """What picture `index` is told: its prompt, or the mixture of two.
+
+    Raises InputError where two prompts cannot be mixed.
+    """
+    own = conditions[request.prompt_of(index), False]
+    toward = request.toward_of(index)
+    if toward is None:
+        return own
+    text, blend = toward
+    other = conditions[text, False]
+    if not own.joins(other):
+        raise InputError(
+            f"The prompts {request.prompt_of(index)!r} and {text!r} take up unequally many chunks of text, "
+            "so that there is nothing between them; make them about equally long."
+        )
+    return own.mixed(other, blend)
 
 
 def guidance_features(scale: float, width: int) -> Tensor:

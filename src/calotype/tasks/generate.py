@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import PIL.Image
 import torch
 from torch import Tensor
 
-from calotype.conditioning.conditioning import Conditioning
-from calotype.diffusion import guidance
-from calotype.diffusion.denoiser import Denoiser
-from calotype.diffusion.grids import GRIDS, Grid, leading, linspace, trailing
-from calotype.diffusion.known_noise import NOISES
-from calotype.diffusion.samplers import SAMPLERS, Step
+from calotype.diffusion.samplers import Step
 from calotype.models.latent_diffusion import LatentDiffusion
-from calotype.tasks.condition import Conditions, encode
+from calotype.tasks.canvas import canvas
+from calotype.tasks.condition import Conditions, condition_of
 from calotype.tasks.picture import Picture, Record
+from calotype.tasks.pixels import decode
 from calotype.tasks.request import Request, ResolvedRequest
-from calotype.tasks.steady import batch_size, steady
+from calotype.tasks.start import plan
+from calotype.tasks.steady import batch_size
 
 
 @dataclass(frozen=True)
@@ -70,40 +67,27 @@ def generate(model: LatentDiffusion, request: Request) -> Iterator[Event]:
     Raises InputError where the model cannot do what is asked, before any work.
     """
     asked = request.resolved(model.config)
-    schedule = model.denoiser.schedule
-    sigmas = _grid(model, asked)(asked.steps, schedule.sigma_min, schedule.sigma_max)
+    given = canvas(model, asked)
+    way = plan(model, asked, given)
     yield from _notices(model, asked)
-    conditions = encode(model, asked)
-    factor = model.config.factor
-    channels = model.config.unet.out_channels
-    shape = (channels, asked.height // factor, asked.width // factor)
-    batches = _batches(asked, conditions, batch_size(model, shape))
-    total, done = len(batches) * asked.steps, 0
+    batches = _batches(asked, way.conditions, batch_size(model, way.shape()))
+    total, done = len(batches) * way.steps, 0
     yield Encoded(asked, total)
     for indices in batches:
-        noise = NOISES[asked.noise]([asked.seed_of(i) for i in indices])
-        blank = torch.zeros(len(indices), *shape, device=model.device)
-        x = float(sigmas[0]) * noise(blank)
-        denoiser = _denoiser(model, asked, conditions, indices)
-        for step in SAMPLERS[asked.sampler](denoiser, x, sigmas, noise, **asked.sampler_options):
-            done += 1
-            x = step.x
-            yield Progress(indices, step, done, total)
+        noise = way.noise(indices)
+        x = torch.zeros(len(indices), *way.shape(), device=model.device)
+        for leg in way.legs(indices, noise):
+            for step in leg.run(x):
+                done += 1
+                x = step.x
+                yield Progress(indices, step, done, total)
         yield Drawn(indices, x)
         if not bool(x.isfinite().all()):
             yield Notice("The sampler ran off to infinity; try another sampler or grid, or less guidance.")
         for i, latents in zip(indices, x, strict=True):
             record = Record(asked.alone(i), model.config.name, model.weights_hash)
-            yield Picture(decode(model, latents), latents, record, i)
-
-
-@torch.no_grad()
-def decode(model: LatentDiffusion, latents: Tensor) -> PIL.Image.Image:
-    """One picture's latents (C h w) to its picture, alone: so it needs least memory and no one's company."""
-    weight = next(model.autoencoder.parameters(), latents)
-    pixels = model.autoencoder.decode(latents[None].to(weight.device, weight.dtype))[0]
-    levels = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to("cpu", torch.uint8)
-    return PIL.Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())  # (3 H W) -> (H W 3)
+            image = decode(model, latents, way.windows).crop((0, 0, asked.width, asked.height))
+            yield Picture(image if given is None else given.restored(image), latents, record, i)
 
 
 def _notices(model: LatentDiffusion, request: ResolvedRequest) -> Iterator[Notice]:
@@ -115,7 +99,7 @@ def _notices(model: LatentDiffusion, request: ResolvedRequest) -> Iterator[Notic
         yield Notice(f"The model {model.config.name} has a clip skip of its own; {skip} changes nothing.")
     if request.prompt_syntax != "plain":
         return  # chunks have room for everything
-    for text in dict.fromkeys((*request.prompts, request.negative)):
+    for text in dict.fromkeys(request.texts):
         lost = tokenizer.dropped(text)
         if lost:
             yield Notice(
@@ -129,41 +113,9 @@ def _batches(request: ResolvedRequest, conditions: Conditions, size: int) -> lis
     for i in range(request.pictures):
         last = batches[-1] if batches else range(0)
         fits = 0 < len(last) < size
-        if fits and conditions[request.prompt_of(last[0]), False].joins(
-            conditions[request.prompt_of(i), False]
-        ):
+        own = condition_of(conditions, request, i)
+        if fits and condition_of(conditions, request, last[0]).joins(own):
             batches[-1] = range(last.start, i + 1)
         else:
             batches.append(range(i, i + 1))
     return batches
-
-
-def _grid(model: LatentDiffusion, request: ResolvedRequest) -> Grid:
-    """The grid asked for, as the model's own scheduler would lay it."""
-    schedule, own = model.denoiser.schedule, model.config.defaults
-    final = schedule.sigma_min if own.ends_at_first and request.sampler == "ddim" else 0.0
-    if request.grid == "leading":
-        return leading(schedule, own.offset, final)
-    if request.grid in ("trailing", "linspace"):
-        return {"trailing": trailing, "linspace": linspace}[request.grid](schedule, final)
-    return GRIDS[request.grid](schedule)
-
-
-def _denoiser(
-    model: LatentDiffusion,
-    request: ResolvedRequest,
-    conditions: Conditions,
-    indices: Sequence[int],
-) -> Denoiser:
-    positive = Conditioning.cat([conditions[request.prompt_of(i), False] for i in indices])
-    negative = Conditioning.cat([conditions[request.negative, True]] * len(indices))
-    apg = None if request.apg is None else guidance.Apg(**request.apg.model_dump())
-    distilled = model.config.unet.guidance_width is not None  # it was told the scale, and does the rest
-    return guidance.guided(
-        steady(model, len(indices)),
-        (positive, negative),
-        1.0 if distilled else request.guidance,
-        rescale=request.rescale,
-        interval=request.interval,
-        apg=apg,
-    )

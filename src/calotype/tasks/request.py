@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from calotype.conditioning.prompt import SYNTAXES, Prompt, parse
 from calotype.diffusion.grids import GRIDS
@@ -16,9 +16,9 @@ from calotype.diffusion.known_noise import NOISES
 from calotype.diffusion.samplers import SAMPLERS
 from calotype.errors import InputError
 from calotype.models.config import ModelConfig
+from calotype.tasks.editing import LONGEST_SIDE, Editing, key_frame
 
 LONGEST_PROMPT = 4000  # characters, some 700 English words
-LONGEST_SIDE = 4096  # pixels
 MOST_STEPS = 1000
 MOST_PICTURES = 10_000
 LAST_SEED = 2**64 - 1
@@ -34,7 +34,7 @@ class Apg(BaseModel):
     momentum: float = -0.5
 
 
-class Request(BaseModel):
+class Request(Editing):
     """Pictures to make.  Every wrong field is an InputError of one sentence, also from JSON.
 
     A field that is None is the model's own default, or for the seed a fresh one; `resolved` fills them in,
@@ -56,6 +56,8 @@ class Request(BaseModel):
     rescale           0 to 1, guidance rescaling (arXiv 2305.08891)
     interval          (low, high): guide only at low < sigma <= high (arXiv 2404.07724)
     apg               project the guidance
+
+    and the fields of `Editing`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,7 +71,7 @@ class Request(BaseModel):
     guidance: float | None = None
     sampler: str | None = None
     grid: str | None = None
-    sampler_options: dict[str, float] = {}
+    sampler_options: dict[str, float] = Field(default_factory=dict)
     seed: int | None = None
     noise: str = "calotype"
     count: int = 1
@@ -124,6 +126,8 @@ class Request(BaseModel):
         _known("noise", self.noise, NOISES)
         _known("prompt syntax", self.prompt_syntax, SYNTAXES)
         self._check_options()
+        self.check_inversion(self.sampler, self.sampler_options)
+        self._check_sequence()
         if self.pictures > MOST_PICTURES:
             raise InputError(
                 f"The request is for {self.pictures} pictures; ask for at most {MOST_PICTURES} at once."
@@ -139,6 +143,16 @@ class Request(BaseModel):
                 raise InputError(f"{name} is {value}; give a number of pixels from 1 to {LONGEST_SIDE}.")
         return self
 
+    def _check_sequence(self) -> None:
+        if self.frames is None:
+            return
+        if len(self.prompts) < 2 or self.count != 1:
+            raise InputError("frames lead from prompt to prompt; give two prompts or more, and a count of 1.")
+        if self.frames < len(self.prompts):
+            raise InputError(
+                f"frames is {self.frames}; give at least as many as there are prompts, {len(self.prompts)}."
+            )
+
     def _check_texts(self) -> None:
         if not self.prompts:
             raise InputError("There is no prompt; say in words what to draw.")
@@ -148,6 +162,8 @@ class Request(BaseModel):
         for name, text in (
             *(("prompt", prompt) for prompt in self.prompts),
             ("negative prompt", self.negative),
+            ("second prompt (toward)", self.toward or ""),
+            ("prompt of the image (was)", self.was or ""),
         ):
             if len(text) > LONGEST_PROMPT:
                 raise InputError(
@@ -171,17 +187,19 @@ class Request(BaseModel):
     @property
     def pictures(self) -> int:
         """How many pictures are asked for in all."""
-        return len(self.prompts) * self.count
+        return len(self.prompts) * self.count if self.frames is None else self.frames
 
     def resolved(self, config: ModelConfig) -> ResolvedRequest:
         """The same request with nothing left open, for this model.
 
-        Raises InputError where the model cannot make that size or read that prompt.
+        Raises InputError where the model cannot make that size or read that prompt, or a picture to begin
+        from cannot be had.
         """
+        settled = self.settled(config, self.width, self.height)
         width = config.size if self.width is None else self.width
         height = config.size if self.height is None else self.height
         for name, side in (("width", width), ("height", height)):
-            if side % config.factor:
+            if side % config.factor and self.image is None:  # an image is filled up, and cut again
                 below = max(config.factor, side // config.factor * config.factor)
                 near = sorted({below, side // config.factor * config.factor + config.factor})
                 raise InputError(
@@ -197,8 +215,12 @@ class Request(BaseModel):
             "prompt_syntax": own.prompt_syntax,
             "seed": secrets.randbelow(2**32),
         }
+        if self.invert is not None:
+            fresh["sampler"] = "euler" if self.invert == "euler" else "ddpm"
+        if self.vary is not None:
+            fresh["vary_seed"] = secrets.randbelow(2**32)
         given = {name: value for name, value in self if value is not None}
-        asked = ResolvedRequest(**{**fresh, **given, "width": width, "height": height})
+        asked = ResolvedRequest(**{**fresh, **given, "width": width, "height": height, **settled})
         asked.check_reading(config)
         return asked
 
@@ -228,7 +250,7 @@ class ResolvedRequest(Request):
                     f"clip_skip is {self.clip_skip}; the model {config.name} has {layers} text layers, "
                     f"give 1 to {layers}."
                 )
-        for text in (*self.prompts, self.negative):
+        for text in self.texts:
             found = self.parsed(text)
             if found is not None and found.loras:
                 raise InputError(
@@ -236,18 +258,42 @@ class ResolvedRequest(Request):
                     "leave <lora:…> out."
                 )
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Every text the model reads, the negative one last."""
+        others = (text for text in (self.toward, self.was) if text is not None)
+        return (*self.prompts, *others, self.negative)
+
     def seed_of(self, index: int) -> int:
-        """The seed of picture `index`."""
-        return self.seed + index
+        """The seed of picture `index`; the frames of a sequence and the variations of a seed share one."""
+        return self.seed + (index if self.frames is None and self.vary is None else 0)
 
     def prompt_of(self, index: int) -> str:
         """The prompt of picture `index`: pictures come prompt by prompt."""
+        if self.frames is not None:
+            return self.prompts[key_frame(index, self.frames, len(self.prompts))[0]]
         return self.prompts[index // self.count]
+
+    def toward_of(self, index: int) -> tuple[str, float] | None:
+        """The second prompt of picture `index`, and how far it is mixed in; None for none."""
+        if self.frames is None:
+            return None if self.toward is None else (self.toward, self.blend)
+        first, blend = key_frame(index, self.frames, len(self.prompts))
+        return (self.prompts[first + 1], blend) if blend else None
 
     def alone(self, index: int) -> ResolvedRequest:
         """The request that makes picture `index` and no other."""
+        toward, blend = self.toward_of(index) or (None, 0.0)
         return self.model_copy(
-            update={"prompts": (self.prompt_of(index),), "count": 1, "seed": self.seed_of(index)}
+            update={
+                "prompts": (self.prompt_of(index),),
+                "count": 1,
+                "seed": self.seed_of(index),
+                "vary_seed": None if self.vary_seed is None else self.vary_seed + index,
+                "frames": None,
+                "toward": toward,
+                "blend": blend,
+            }
         )
 
 
