@@ -165,8 +165,8 @@ class Editing(BaseModel):
 
 
 def memory(config: ModelConfig, width: int, height: int) -> float:
-    """Bytes that a picture takes on its way through the autoencoder: its finest level holds four maps."""
-    channels = 4 if config.autoencoder is None else 4 * config.autoencoder.block_channels[0]
+    """Bytes that a picture takes on its way through the autoencoder: eight maps of its finest level."""
+    channels = 8 if config.autoencoder is None else 8 * config.autoencoder.block_channels[0]
     return float(width * height * 4 * channels)
 
 

@@ -12,6 +12,7 @@ from calotype.diffusion.samplers import Step
 from calotype.models.latent_diffusion import LatentDiffusion
 from calotype.tasks.canvas import canvas
 from calotype.tasks.condition import Conditions, condition_of
+from calotype.tasks.cut import cut
 from calotype.tasks.picture import Picture, Record
 from calotype.tasks.pixels import decode
 from calotype.tasks.request import Request, ResolvedRequest
@@ -87,6 +88,8 @@ def generate(model: LatentDiffusion, request: Request) -> Iterator[Event]:
         for i, latents in zip(indices, x, strict=True):
             record = Record(asked.alone(i), model.config.name, model.weights_hash)
             image = decode(model, latents, way.windows).crop((0, 0, asked.width, asked.height))
+            if asked.wrap is not None and given is None:
+                image, latents = cut(image, latents, asked.wrap)
             yield Picture(image if given is None else given.restored(image), latents, record, i)
 
 
