@@ -3,8 +3,10 @@
 # Run it again to go on where it was stopped.
 set -euo pipefail
 data=$1 autoencoder=$2 folder=${3:-runs}
-calotype train text "$data" --autoencoder "$autoencoder" --out "$folder/text" --resume "${@:4}"
+pairs=(--set balance.pair=0.6)
+calotype train text "$data" --autoencoder "$autoencoder" --out "$folder/text" "${pairs[@]}" \
+    --resume "${@:4}"
 calotype train diffusion "$data" --recipe icons-coarse --autoencoder "$autoencoder" \
-    --text-encoder "$folder/text/model.safetensors" --out "$folder/coarse" --resume "${@:4}"
+    --text-encoder "$folder/text/model.safetensors" --out "$folder/coarse" "${pairs[@]}" --resume "${@:4}"
 calotype train diffusion "$data" --recipe icons --init-from "$folder/coarse/model.safetensors" \
-    --out "$folder/diffusion" --resume "${@:4}"
+    --out "$folder/diffusion" "${pairs[@]}" --resume "${@:4}"

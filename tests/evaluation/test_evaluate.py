@@ -49,6 +49,13 @@ def test_reconstruction_measures_the_error_it_is_given() -> None:
     assert found["psnr_pooled"] < found["psnr"]
 
 
+def test_ssim_of_a_known_shift() -> None:
+    assert "ssim" not in reconstruction(Dimmed(0.1), torch.full((1, 3, 8, 8), 200, dtype=torch.uint8))
+    found = reconstruction(Dimmed(20 / 127.5), torch.full((2, 3, 16, 16), 200, dtype=torch.uint8))
+    a, b, c = 200 / 255, 180 / 255, 0.01**2  # flat pictures: only the term of the means is left
+    assert found["ssim"] == pytest.approx((2 * a * b + c) / (a * a + b * b + c), abs=1e-5)
+
+
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     folder = tmp_path / "pictures"
@@ -70,6 +77,8 @@ def test_evaluate_writes_figures_with_their_protocol(tiny_file: Path, pictures: 
 
 
 def test_evaluate_refuses_what_it_cannot_do(tiny_file: Path, pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="kind 'emoji'; this split has none at all"):
+        calotype.evaluate(tiny_file, pictures, split="train", kinds=["emoji"])
     with pytest.raises(InputError, match="at least 1"):
         calotype.evaluate(tiny_file, pictures, split="train", count=0)
     with pytest.raises(DataError, match="no split named test"):

@@ -198,3 +198,34 @@ def test_another_text_encoder_under_a_trained_model(data: DataSet, tmp_path: Pat
 def test_a_file_without_a_text_encoder_is_refused(autoencoder: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has no text encoder; name one made by `calotype train text`"):
         native.load_text_encoder(autoencoder)
+
+
+def test_it_goes_on_from_a_trained_text_encoder(data: DataSet, autoencoder: Path, tmp_path: Path) -> None:
+    go(text_run(data, tmp_path / "first", autoencoder))
+    trained = tmp_path / "first" / "model.safetensors"
+    config = override(tiny_text(), ["precision=float32", "steps=1", "learning_rate=1e-9"])
+    plan = Plan(tmp_path / "second", device="cpu")
+    run = prepare_text(config, tiny(), data, plan, autoencoder=autoencoder, init_from=trained, watch=silent)
+    go(run)
+    first, second = (
+        native.load_text_encoder(path)[0] for path in (trained, plan.folder / "model.safetensors")
+    )
+    for name, value in first.state_dict().items():
+        torch.testing.assert_close(second.state_dict()[name], value, atol=1e-3, rtol=0)
+
+
+def test_reworded_captions_are_a_function_of_the_step(
+    data: DataSet, autoencoder: Path, tmp_path: Path
+) -> None:
+    plain = text_run(data, tmp_path / "plain", autoencoder)
+    run = text_run(data, tmp_path / "a", autoencoder, "rewording=0.5")
+    again = text_run(data, tmp_path / "b", autoencoder, "rewording=0.5")
+    tokens = [each.objective.batch(torch.arange(8), 3, slice(None))["tokens"] for each in (plain, run, again)]
+    assert torch.equal(tokens[1], tokens[2])
+    changed = (tokens[0] != tokens[1]).any(dim=(1, 2))  # (B T L) -> (B)
+    assert changed.any()
+    assert not changed.all()
+    half = run.objective.batch(torch.arange(8), 3, slice(4, 8))["tokens"]
+    assert torch.equal(half, tokens[1][4:])
+    for each in (plain, run, again):
+        each.folder.close()

@@ -17,6 +17,9 @@ def icons(
         list[str] | None,
         typer.Option("--with", help="A further source: openclipart (through apt, on Debian 12)."),
     ] = None,
+    pairs: Annotated[
+        int, typer.Option(help="So many pictures more that show two things, with captions that say where.")
+    ] = 0,
     cache: Annotated[
         Path | None,
         typer.Option(help="Folder for the fetched packages. Default: calotype/packages in the user's cache."),
@@ -40,7 +43,7 @@ def icons(
             bar.update(task, description=stage, completed=done, total=total or None)
 
         workers = workers or os.cpu_count() or 1
-        summary = make_icons(folder, cache or _cache(), size, limit, workers, show, extra or ())
+        summary = make_icons(folder, cache or _cache(), size, limit, workers, show, extra or (), pairs)
     splits = ", ".join(f"{count} {name}" for name, count in summary["split"].items())
     left_out = ", ".join(f"{count} {reason}" for reason, count in summary["left_out"].items()) or "none"
     print(f"{folder}: {summary['pictures']} pictures of {summary['concepts']} concepts ({splits})")

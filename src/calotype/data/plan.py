@@ -36,6 +36,7 @@ class Drawing:
     payload: str | bytes
     record: dict[str, Any]
     trim: bool = False  # the drawing may lie anywhere on its page
+    parts: tuple[str, ...] = ()  # the file names of the drawings that this one is made of
 
 
 def split_of(concept: str) -> str:

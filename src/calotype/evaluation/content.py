@@ -1,4 +1,4 @@
-"""What a text-to-image model draws when it is told: concept recall, colour, kernel distance."""
+"""What a text-to-image model draws when it is told: concepts, two at once, colours, kernel distance."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from calotype.data.captions import with_article
 from calotype.data.folder import PictureFolder, Record
 from calotype.errors import DataError, InputError
 from calotype.evaluation.colour import dominant, unseen_pairs
+from calotype.evaluation.composition import asked as asked_together
+from calotype.evaluation.composition import halves, side_by_side, unseen_couples
 from calotype.evaluation.concepts import (
     NEIGHBOURS,
     STYLES,
@@ -42,6 +44,8 @@ def content(draw: Draw, training: PictureFolder, held_out: Tensor, captions: Seq
                     "ceiling", the same of real pictures in the style that was then left out of the
                     references, "recall_chinese", asked for by Chinese names where there are any, and
                     "recall_other_words", asked for in words that no caption uses (see `other_wordings`)
+    composition     the share of couples, unseen together, both found again, each in its half of the picture
+                    (see `composition`); beside it "composition_ceiling", of real pictures put side by side
     colour          the share of unseen pairs of colour and icon whose picture has the colour (see `colour`)
     effnet_lite0_kid  KID of pictures drawn from held-out captions against the held-out pictures uint8
                     (N 3 H W); beside it that of one half of the held-out pictures against the other
@@ -77,6 +81,16 @@ def content(draw: Draw, training: PictureFolder, held_out: Tensor, captions: Seq
     worded = other_wordings(concepts)
     if len(worded) >= FEWEST:
         report["recall_other_words"] = recall(list(worded), list(worded.values()))
+    couples = unseen_couples(concepts, training.records)
+    if len(couples) >= FEWEST:
+        drawn = stack(draw([asked_together(*couple) for couple in couples], 0))
+        found = both(features, drawn, couples, known, owners)
+        report["composition"] = share(found) | {
+            "missed": [asked_together(*couple) for couple, hit in zip(couples, found, strict=True) if not hit]
+        }
+        ceiling = _composition_ceiling(features, training, concepts.records, couples, known, owners)
+        if ceiling is not None:
+            report["composition_ceiling"] = ceiling
     pairs = unseen_pairs(training.records)
     if len(pairs) >= FEWEST:
         prompts = [f"{with_article(colour)} {name} icon" for colour, name in pairs]
@@ -88,8 +102,8 @@ def content(draw: Draw, training: PictureFolder, held_out: Tensor, captions: Seq
             if found != colour
         ]
         report["colour"] = share(right) | {"missed": wrong}
-    real, drawn = features(held_out), features(stack(draw(captions, 0)))
-    report["effnet_lite0_kid"] = kid(drawn, real)
+    real = features(held_out)
+    report["effnet_lite0_kid"] = kid(features(stack(draw(captions, 0))), real)
     report["effnet_lite0_kid_real"] = kid(real[::2], real[1::2])
     return report
 
@@ -106,6 +120,44 @@ def stack(pictures: Sequence[PIL.Image.Image]) -> Tensor:
         raise InputError("There are no pictures to measure.")
     arrays = [np.asarray(picture.convert("RGB")) for picture in pictures]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()  # (N H W 3) -> (N 3 H W)
+
+
+def both(
+    features: Features,
+    pictures: Tensor,
+    couples: Sequence[tuple[str, str]],
+    known: Tensor,
+    owners: Sequence[str],
+) -> list[bool]:
+    """For each picture uint8 (N 3 H W): is the couple's first found in its left half, its second right?"""
+    found = [
+        hits(features(half), [couple[side] for couple in couples], known, owners)
+        for side, half in enumerate(halves(pictures))
+    ]
+    return [left and right for left, right in zip(*found, strict=True)]
+
+
+def _composition_ceiling(
+    features: Features,
+    training: PictureFolder,
+    records: Sequence[Record],
+    couples: Sequence[tuple[str, str]],
+    known: Tensor,
+    owners: Sequence[str],
+) -> dict[str, Any] | None:
+    """The measure on real pictures in the left-out style, two on a page, of the couples it draws."""
+    style = left_out_style(Concepts(tuple(dict.fromkeys(owners)), tuple(records)))
+    drawn: dict[str, Record] = {}
+    for record in records:
+        if record.meta["style"] == style:
+            drawn.setdefault(str(record.meta["concept"]), record)
+    rest = [index for index, record in enumerate(records) if record.meta["style"] != style]
+    shown = [couple for couple in couples if couple[0] in drawn and couple[1] in drawn]
+    if len(shown) < FEWEST:
+        return None
+    left, right = (_pictures_of(training, [drawn[couple[side]] for couple in shown]) for side in (0, 1))
+    found = both(features, side_by_side(left, right), shown, known[rest], [owners[i] for i in rest])
+    return share(found) | {"style": style}
 
 
 def _ceiling(records: Sequence[Record], known: Tensor, owners: Sequence[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from calotype import __version__
 from calotype.checkpoints import native
-from calotype.data.folder import PictureFolder
+from calotype.data.folder import PictureFolder, Record
 from calotype.errors import InputError, OutputError
 from calotype.evaluation.content import Draw, content
 from calotype.evaluation.denoising import denoising_loss
@@ -24,6 +25,7 @@ def evaluate(
     dataset: str | Path | PictureFolder,
     *,
     split: str = "test",
+    kinds: Sequence[str] = (),
     count: int = 1000,
     strict: bool = False,
     out: str | Path | None = None,
@@ -31,8 +33,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure a Calotype checkpoint on at most `count` pictures of a folder's `split`.
 
-    Gives "protocol" (what was measured on what), "reconstruction" (PSNR in dB of the autoencoder, where
-    there is one) and "denoising" (the loss at low, middle and high noise, where there is a denoiser).
+    `kinds` keeps the pictures whose record names one of these kinds.  Gives "protocol" (what was measured
+    on what), "reconstruction" (PSNR in dB and SSIM of the autoencoder, where there is one) and "denoising"
+    (the loss at low, middle and high noise, where there is a denoiser).
     With `draw`, a function (prompts, seed) -> pictures that uses the same model, also "content": what its
     pictures show (see `evaluation.content`), against the folder's training split.
     `out` writes the same as JSON.  Raises InputError, DataError, CheckpointError or OutputError.
@@ -42,6 +45,8 @@ def evaluate(
     info = native.describe(model)
     size = info.config.size
     folder = dataset if isinstance(dataset, PictureFolder) else PictureFolder(dataset, size, split, strict)
+    if kinds:
+        folder.records = of_kinds(folder.records, kinds, folder.path)
     folder.records = folder.records[:: max(1, len(folder.records) // count)][:count]
     pictures = folder.load_all(size)
     found: dict[str, Any] = {
@@ -52,6 +57,7 @@ def evaluate(
             "torch": torch.__version__,
             "data_sha256": folder.content_hash(),
             "split": split,
+            "kinds": list(kinds) or "all",
             "pictures": len(pictures),
             "skipped_files": len(folder.skipped),
             "size": size,
@@ -72,6 +78,16 @@ def evaluate(
     if out is not None:
         _write(Path(out), found)
     return found
+
+
+def of_kinds(records: Sequence[Record], kinds: Sequence[str], folder: Path) -> list[Record]:
+    """The records of some kinds; InputError for a kind that none of them has."""
+    known = {str(record.meta.get("kind", "")) for record in records} - {""}
+    for kind in kinds:
+        if kind not in known:
+            listed = ", ".join(sorted(known)) or "none at all"
+            raise InputError(f"No picture of {folder} is of the kind {kind!r}; this split has {listed}.")
+    return [record for record in records if record.meta.get("kind") in kinds]
 
 
 def captions_of(folder: PictureFolder) -> list[str]:

@@ -99,6 +99,7 @@ class DiffusionTraining(TrainConfig):
 
     `noise_shift` multiplies the noise levels that `noise_levels` draws.  What the words decide, they decide
     where little of the picture is seen, and the larger the latents, the higher that lies (arXiv 2301.11093).
+    `rewording` is the share of captions put in other words (`data.rewording`).
     """
 
     caption_dropout: float = 0.1
@@ -107,14 +108,12 @@ class DiffusionTraining(TrainConfig):
     noise_levels: Literal["uniform", "logit_normal", "log_normal"] = "uniform"
     noise_shift: float = 1.0
     train_text_encoder: bool = True
+    rewording: float = 0.0
     sample_prompts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.caption_dropout <= 1:
-            raise InputError(
-                f"Training option caption_dropout is {self.caption_dropout}; give a share from 0 to 1."
-            )
+        _check_shares(self, "caption_dropout", "rewording")
         if not self.noise_shift > 0:
             raise InputError(f"Training option noise_shift is {self.noise_shift}; give a value above 0.")
 
@@ -127,17 +126,24 @@ class TextTraining(TrainConfig):
     (`UNetConfig.outline_cells`).  The answer with the least squared error is the mean of all pictures of
     such a caption, which is all that a denoiser can know in pure noise; taught here it costs a tenth of what
     it costs taught through the U-Net, which afterwards sees it beside its input.
+
+    `rewording` is the share of captions put in other words (`data.rewording`), so that what people write is
+    understood where no caption says it so.
     """
 
     caption_dropout: float = 0.05
+    rewording: float = 0.0
     sample_prompts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.caption_dropout <= 1:
-            raise InputError(
-                f"Training option caption_dropout is {self.caption_dropout}; give a share from 0 to 1."
-            )
+        _check_shares(self, "caption_dropout", "rewording")
+
+
+def _check_shares(config: TrainConfig, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(config, name) <= 1:
+            raise InputError(f"Training option {name} is {getattr(config, name)}; give a share from 0 to 1.")
 
 
 def icons_autoencoder() -> AutoencoderTraining:
@@ -188,6 +194,7 @@ def icons_text() -> TextTraining:
         sample_every=500,
         checkpoint_every=250,
         balance={"emoji": 3.0, "colour": 0.3, "glyph": 0.4},
+        rewording=0.4,
         sample_prompts=ICONS_PROMPTS,
     )
 
@@ -220,6 +227,7 @@ def icons_diffusion() -> DiffusionTraining:
         learning_rate=1.4e-3,
         cooldown=0.8,
         noise_shift=2.5,
+        rewording=0.2,
         image_size=None,
     )
 

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from calotype.checkpoints import native
+from calotype.conditioning.text import TextEncoder
+from calotype.data.rewording import reworded
 from calotype.diffusion.grids import GRIDS
 from calotype.diffusion.guidance import guided
 from calotype.diffusion.loss import (
@@ -200,6 +203,24 @@ class Examples:
     captions: Captions
 
 
+def in_words(
+    captions: Captions, rows: Tensor, reword: Tensor, key: str, places: Tensor, encoder: TextEncoder
+) -> Tensor:
+    """Tokens (B T L) of the captions `rows` (B), in other words where `reword` (B) says so.
+
+    The words hang on `key` and on the picture's place in the whole batch, `places` (B).
+    """
+    tokens = captions.tokens[:, rows].transpose(0, 1)  # (T N L) -> (B T L)
+    if reword.any():
+        texts = [
+            reworded(captions.texts[row], Random(f"{key} {place}"))
+            for row, place in zip(rows[reword].tolist(), places[reword].tolist(), strict=True)
+        ]
+        tokens = tokens.clone()
+        tokens[reword] = encoder.tokenize(texts).transpose(0, 1)  # (T R L) -> (R T L)
+    return tokens
+
+
 class TextObjective(Objective):
     """How far the latents are from the outline that their captions foretell."""
 
@@ -240,11 +261,13 @@ class TextObjective(Objective):
     def _arguments(self, examples: Examples, indices: Tensor, step: int, share: slice) -> dict[str, Tensor]:
         config = self.config
         assert isinstance(config, TextTraining)
-        uniforms = torch.rand(2, len(indices), generator=step_generator(config.seed, step, "text"))
+        uniforms = torch.rand(3, len(indices), generator=step_generator(config.seed, step, "text"))
         rows = examples.captions.choose(indices, uniforms[0], uniforms[1] < config.caption_dropout)[share]
         latents = examples.latents.draw(indices[share], torch.zeros(1))
         device = self.outline.weight.device
-        tokens = examples.captions.tokens[:, rows].transpose(0, 1)  # (T N L) -> (B T L)
+        chosen = uniforms[2, share] < (config.rewording if step != VALIDATION_STEP else 0)
+        places = torch.arange(len(indices))[share]
+        tokens = in_words(examples.captions, rows, chosen, f"{config.seed} {step}", places, self.text_encoder)
         return {"latents": latents.to(device), "tokens": tokens.to(device)}
 
     def validation(self) -> list[dict[str, Tensor]]:
@@ -283,13 +306,12 @@ class DiffusionObjective(Objective):
         self.denoiser = model.denoiser
         self._model = [model]
         self._training, self._held_out = training, held_out
-        self._features = (
-            {}
-            if config.train_text_encoder
-            else {
-                id(part): part.captions.features(self.text_encoder) for part in (training, held_out) if part
-            }
-        )
+        self._features: dict[int, dict[str, Tensor]] = {}
+        once = len(training.captions.texts) <= config.steps * config.batch and not config.rewording
+        if once and not config.train_text_encoder:
+            for part in (training, held_out):
+                if part is not None:
+                    self._features[id(part)] = part.captions.features(self.text_encoder)
 
     def forward(
         self,
@@ -327,7 +349,7 @@ class DiffusionObjective(Objective):
         shape = (count, *examples.latents.shape)
         noise = torch.randn(shape, generator=random)[share]
         spread = torch.randn(shape, generator=random)[share]
-        uniforms = torch.rand(3, count, generator=random)
+        uniforms = torch.rand(4, count, generator=random)
         normals = torch.randn(count, generator=random)
         if config.noise_levels == "uniform":
             # one level from each of `count` equal parts of the ladder: the same law, less variance
@@ -347,7 +369,10 @@ class DiffusionObjective(Objective):
         if self._features:
             features = self._features[id(examples)].items()
             return arguments | {name: part[rows].to(device, torch.float32) for name, part in features}
-        return arguments | {"tokens": examples.captions.tokens[:, rows].transpose(0, 1).to(device)}
+        reword = uniforms[3, share] < (config.rewording if step != VALIDATION_STEP else 0)
+        key, places = f"{config.seed} {step}", torch.arange(count)[share]
+        tokens = in_words(examples.captions, rows, reword, key, places, self.text_encoder)
+        return arguments | {"tokens": tokens.to(device)}
 
     def validation(self) -> list[dict[str, Tensor]]:
         if self._held_out is None:

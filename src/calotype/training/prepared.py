@@ -130,7 +130,8 @@ class Captions:
         for texts in captions:
             picked += [distinct.setdefault(text, len(distinct)) for text in texts or ("",)]
             starts.append(len(picked))
-        self.tokens = encoder.tokenize(list(distinct))  # (T N L)
+        self.texts = tuple(distinct)
+        self.tokens = encoder.tokenize(self.texts)  # (T N L)
         self._picked = torch.tensor(picked)
         self._starts = torch.tensor(starts)
 

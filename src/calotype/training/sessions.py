@@ -144,12 +144,16 @@ def prepare_text(
     plan: Plan,
     *,
     autoencoder: Path | None,
+    init_from: Path | None = None,
     watch: Watch,
 ) -> Run:
-    """A run that teaches a model's text encoder what latents its captions belong to."""
+    """A run that teaches a model's text encoder what latents its captions belong to.
+
+    `init_from` is a checkpoint whose text encoder, and the words it knows, the run goes on from.
+    """
     if not model_config.text:
         raise InputError(f"The model {model_config.name} takes no text, so there is no encoder to train.")
-    model = _new_model(model_config, data, config.seed, autoencoder, None)
+    model = _new_model(model_config, data, config.seed, autoencoder, init_from)
     training, held_out = _examples(model, data, plan, watch)
     return _run(TextObjective(config, model, training, held_out), config, data, plan, model.config)
 
