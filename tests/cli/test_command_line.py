@@ -212,6 +212,7 @@ def test_help_where_nothing_is_asked(capsys: pytest.CaptureFixture[str], command
     [
         ["generate"],
         ["replay"],
+        ["vary"],
         ["models"],
         ["convert"],
         ["evaluate"],
