@@ -23,7 +23,8 @@ class Editing(BaseModel):
     """Fields of every `Request`; each changes a row of the table, none needs a loop of its own.
 
     image       the picture to begin from: a path or, in Python, a Pillow picture
-    strength    above 0 to 1: how much of the way from noise is gone again; None 0.75; 1 with a mask, margin or inversion
+    strength    above 0 to 1: how much of the way from noise is gone again; None is 0.75, and
+                1 with a mask, margin or inversion
     mask        as large as the image: white is drawn anew, black is kept, grey is mixed
     margin      (left, top, right, bottom) pixels to draw around the image
     invert      the noise is found from the image, not drawn: euler (DDIM inversion), or the exact walk on the

@@ -323,6 +323,6 @@ def _sentence(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         known = list(Request.model_fields)
         near = difflib.get_close_matches(where, known, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}."
+        hint = f"did you mean {near[0]!r}?" if near else "the docstring of Request lists what it has."
         return f"A request has no field {where!r}; {hint}"
     return f"{where} is {first['input']!r}; {first['msg'][0].lower()}{first['msg'][1:]}."
