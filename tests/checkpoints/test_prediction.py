@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from calotype.checkpoints import detect, diffusers_scheduler
+from calotype.checkpoints.compose import family_defaults
 from calotype.checkpoints.prediction import decide
 from calotype.errors import CheckpointError
 
@@ -83,7 +84,7 @@ def test_an_unknown_answer_is_an_error() -> None:
         ({"_class_name": "DDIMScheduler", "timestep_spacing": "trailing"}, "ddim", "trailing", 0, False),
         ({"_class_name": "EulerDiscreteScheduler"}, "euler", "linspace", 0, False),
         ({"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True}, "euler", "karras", 0, False),
-        ({"_class_name": "LCMScheduler", "timestep_spacing": "leading"}, "lcm", "trailing", 0, False),
+        ({"_class_name": "LCMScheduler", "timestep_spacing": "leading"}, "lcm", "lcm", 0, False),
         ({"_class_name": "PNDMScheduler", "steps_offset": 1}, "dpmpp_2m", "karras", 1, False),
         (
             {"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++"},
@@ -98,3 +99,46 @@ def test_a_folders_scheduler(
     schedule, own = diffusers_scheduler.read(PATH, told | {"beta_schedule": "scaled_linear"}, SD1)
     assert (own.sampler, own.grid, own.offset, own.ends_at_first) == (sampler, grid, offset, at_first)
     assert schedule.zero_terminal_snr == told.get("rescale_betas_zero_snr", False)
+
+
+@pytest.mark.parametrize(
+    ("told", "few"),
+    [
+        ({"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing"}, True),  # Lightning
+        ({"_class_name": "EulerAncestralDiscreteScheduler", "timestep_spacing": "trailing"}, True),  # Turbo
+        ({"_class_name": "LCMScheduler"}, True),
+        ({"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading"}, False),
+        ({"_class_name": "DDIMScheduler", "timestep_spacing": "trailing"}, False),
+        (
+            {
+                "_class_name": "EulerDiscreteScheduler",
+                "timestep_spacing": "trailing",
+                "prediction_type": "v_prediction",
+                "rescale_betas_zero_snr": True,
+            },
+            False,
+        ),
+    ],
+)
+def test_schedulers_of_few_steps(told: dict[str, Any], few: bool) -> None:
+    _, own = diffusers_scheduler.read(PATH, told | {"beta_schedule": "scaled_linear"}, SD1)
+    assert (own.steps, own.guidance) == ((4, 1.0) if few else (20, 7.5))
+    # an LCM with a guidance embedding is told the scale
+    lcm = detect.FAMILIES["lcm"]
+    _, own = diffusers_scheduler.read(PATH, {"_class_name": "LCMScheduler"}, lcm)
+    assert (own.steps, own.guidance, own.grid) == (4, 8.5, "lcm")
+
+
+@pytest.mark.parametrize(
+    ("title", "sampler", "grid", "steps", "guidance"),
+    [
+        ("SDXL Turbo 1.0", "euler_a", "trailing", 4, 1.0),
+        ("sdxl_lightning_4step", "euler", "trailing", 4, 1.0),
+        ("Dreamy LCM", "lcm", "lcm", 4, 1.0),
+        ("Turbofan", "dpmpp_2m", "karras", 20, 7.0),
+        ("", "dpmpp_2m", "karras", 20, 7.0),
+    ],
+)
+def test_titles_of_few_steps(title: str, sampler: str, grid: str, steps: int, guidance: float) -> None:
+    own = family_defaults(XL, decide(PATH, XL), title)
+    assert (own.sampler, own.grid, own.steps, own.guidance) == (sampler, grid, steps, guidance)

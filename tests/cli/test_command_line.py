@@ -215,6 +215,7 @@ def test_help_where_nothing_is_asked(capsys: pytest.CaptureFixture[str], command
         ["vary"],
         ["models"],
         ["convert"],
+        ["inspect"],
         ["evaluate"],
         ["train", "autoencoder"],
         ["train", "diffusion"],

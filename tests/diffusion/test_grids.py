@@ -1,6 +1,6 @@
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, LCMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta as scipy_beta
@@ -13,6 +13,7 @@ from calotype.diffusion.grids import (
     exponential,
     flow_shift,
     karras,
+    lcm,
     leading,
     linspace,
     trailing,
@@ -41,6 +42,13 @@ def test_every_grid_falls_to_zero(name: str, of: str, steps: int) -> None:
     if steps > 1 and not name.startswith(("leading", "ays")):
         start = SIGMA_FAR if name in ("karras", "exponential") else SIGMA_LIMIT
         assert float(sigmas[0]) == pytest.approx(min(schedule.sigma_max, start), rel=1e-12)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 8, 16, 33, 50])
+def test_lcm_timesteps_are_diffusers(steps: int) -> None:
+    theirs = LCMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    theirs.set_timesteps(steps)
+    assert SD.step_at(lcm(SD)(steps, *FULL)[:-1]).tolist() == theirs.timesteps.tolist()
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 9, 10, 20, 25, 27, 30, 50, 100, 999, 1000])

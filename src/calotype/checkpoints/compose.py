@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from calotype.checkpoints.detect import Family
+from calotype.checkpoints.diffusers_scheduler import FEW_STEPS
 from calotype.checkpoints.prediction import Prediction
 from calotype.conditioning.sizes import SizeConfig
 from calotype.conditioning.text import TextConfig
@@ -65,13 +67,26 @@ def model_config(
     )
 
 
-def family_defaults(family: Family, decided: Prediction) -> Defaults:
-    """A family's usual way; one that begins in pure noise needs a grid that begins there."""
-    grid = "trailing" if decided.zero_terminal_snr else family.grid
+FEW = {"turbo": ("euler_a", "trailing"), "lightning": ("euler", "trailing"), "lcm": ("lcm", "lcm")}
+"""Models distilled for few steps without guidance, by a word of their title: sampler and grid."""
+
+
+def family_defaults(family: Family, decided: Prediction, title: str = "") -> Defaults:
+    """A family's usual way; one that begins in pure noise needs a grid that begins there.
+
+    title  what the file's metadata call the model, which tells one that was distilled for few steps
+    """
+    words = re.findall(r"[a-z]+", title.lower())
+    few = next((FEW[word] for word in words if word in FEW), None)
+    if few is None or family.sampler == "lcm":
+        sampler, grid = family.sampler, "trailing" if decided.zero_terminal_snr else family.grid
+        steps, guidance = family.steps, family.guidance
+    else:
+        (sampler, grid), steps, guidance = few, FEW_STEPS, 1.0
     return Defaults(
-        family.steps,
-        family.guidance,
-        family.sampler,
+        steps,
+        guidance,
+        sampler,
         grid,
         prompt_syntax="a1111",
         offset=1,

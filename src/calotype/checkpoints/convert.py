@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 
@@ -25,14 +25,17 @@ def convert(
     *,
     prediction: str | None = None,
     vae: str | None = None,
+    drop_unknown: bool = False,
+    fetch: bool = True,
 ) -> Format:
     """Write the model again; returns the format it was written in.
 
-    source      a shipped name, a file or a folder
+    source      a shipped name, a file, a folder, or an id of the hub's; `fetch`: whether that may be fetched
     format      None for what the target's name says: .safetensors is a single file, no suffix a folder
     dtype       of `DTYPES`; None keeps the precisions there are, and with them every bit
     prediction  what the U-Net predicts (eps, v, x0), for files that do not say it or say it wrongly
     vae         a file or folder whose autoencoder takes the place of the model's own
+    drop_unknown  leave out tensors for which the model has no place, which are an error otherwise
 
     The text layers and the projection that SD 2.x does not use have no place in a diffusers folder.
     Raises InputError for a wrong argument, CheckpointError for a model that the format cannot express,
@@ -42,11 +45,14 @@ def convert(
     kind = _format(target, format)
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"dtype is {dtype!r}; give one of {', '.join(DTYPES)}.")
-    path = shelf.find(source)
+    path = shelf.find(source, fetch=fetch)
     if target.exists() and (target.is_dir() or target.samefile(path)):
         raise OutputError(f"{target} is there already; choose another name or remove it.")
-    model = shelf.load(path, dtype=None, prediction=prediction, vae=vae)
-    recipe = _recipe(path)
+    found = shelf.recognise(path, prediction, vae)
+    recipe = dict(found.recipe) if isinstance(found, Found) else native.describe(path).recipe
+    if drop_unknown and isinstance(found, Found):
+        found = found.without_unknown()
+    model = found.load(dtype=None)
     stored = None if dtype is None else DTYPES[dtype]
     if kind == "native":
         native.save(target, model, recipe=recipe, dtype=stored)
@@ -66,8 +72,3 @@ def _format(target: Path, asked: str | None) -> Format:
     if known != "diffusers" and target.suffix != ".safetensors":
         raise InputError(f"{target} should end in .safetensors, as {known} files do; name it so.")
     return known
-
-
-def _recipe(path: Path) -> dict[str, Any]:
-    found = shelf.recognise(path)
-    return dict(found.recipe) if isinstance(found, Found) else native.describe(path).recipe

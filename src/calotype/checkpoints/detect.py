@@ -54,8 +54,8 @@ FAMILIES = {
         Family("sdxl", "Stable Diffusion XL base", 1024, 1024, guidance=7.0, scale=0.13025),
         Family("sdxl-inpainting", "Stable Diffusion XL, inpainting", 1024, 1024, guidance=7.0, scale=0.13025),
         Family("sdxl-refiner", "Stable Diffusion XL refiner", 1024, 1024, guidance=7.0, scale=0.13025),
-        Family("lcm", "Stable Diffusion 1.x, LCM", guidance=8.5, sampler="lcm", grid="trailing", steps=4),
-        Family("sdxl-lcm", "Stable Diffusion XL, LCM", 1024, 1024, 8.0, 0.13025, "lcm", "trailing", 4),
+        Family("lcm", "Stable Diffusion 1.x, LCM", guidance=8.5, sampler="lcm", grid="lcm", steps=4),
+        Family("sdxl-lcm", "Stable Diffusion XL, LCM", 1024, 1024, 8.0, 0.13025, "lcm", "lcm", 4),
     )
 }
 

@@ -19,7 +19,7 @@ SAMPLERS = {
     "LMSDiscreteScheduler": ("lms", "linspace"),
     "DPMSolverMultistepScheduler": ("dpmpp_2m", "linspace"),
     "UniPCMultistepScheduler": ("unipc", "linspace"),
-    "LCMScheduler": ("lcm", "trailing"),
+    "LCMScheduler": ("lcm", "lcm"),
 }
 """diffusers' class: our sampler, and the spacing of steps it has where the folder names none."""
 
@@ -28,6 +28,9 @@ BETAS: dict[str, Literal["linear", "scaled_linear", "cosine"]] = {
     "scaled_linear": "scaled_linear",
     "squaredcos_cap_v2": "cosine",
 }
+FEW_STEPS = 4
+"""Usual of LCM, Turbo and Lightning, which were made for 1 to 8."""
+
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
 SIGMAS = {"use_karras_sigmas": "karras", "use_exponential_sigmas": "exponential", "use_beta_sigmas": "beta"}
 
@@ -54,19 +57,31 @@ def read(path: Path, told: Mapping[str, Any], family: Family) -> tuple[ScheduleC
     sampler, spacing = SAMPLERS.get(str(told.get("_class_name")), (family.sampler, family.grid))
     spaced = told.get("timestep_spacing", spacing) if str(told.get("_class_name")) in SAMPLERS else spacing
     grid = next((grid for key, grid in SIGMAS.items() if told.get(key)), spaced)
-    if sampler == "lcm" or zero:
+    if sampler == "lcm":
+        grid = "lcm"
+    elif zero:
         grid = "trailing"
+    few = sampler == "lcm" or _of_few_steps(told, sampler, grid)
     if sampler == "dpmpp_2m" and told.get("algorithm_type") == "sde-dpmsolver++":
         sampler = "dpmpp_2m_sde"
     return schedule, Defaults(
-        family.steps,
-        family.guidance,
+        FEW_STEPS if few else family.steps,
+        1.0 if few and family.sampler != "lcm" else family.guidance,
         sampler,
         grid,
         prompt_syntax="a1111",
         offset=told.get("steps_offset", 0),
         ends_at_first=not told.get("set_alpha_to_one", True),
     )
+
+
+def _of_few_steps(told: Mapping[str, Any], sampler: str, grid: str) -> bool:
+    """Whether a scheduler is that of a model distilled for few steps without guidance: Turbo's (arXiv
+    2311.17042) and Lightning's (arXiv 2402.13929) are Euler from the last step, though no schedule that ends
+    in pure noise asks for it.
+    """
+    zero, predicted = told.get("rescale_betas_zero_snr"), told.get("prediction_type", "epsilon")
+    return sampler in ("euler", "euler_a") and grid == "trailing" and not zero and predicted != "v_prediction"
 
 
 def settings(config: ModelConfig) -> dict[str, Any]:

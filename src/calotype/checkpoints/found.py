@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from calotype.checkpoints.misfit import Misfit
 from calotype.checkpoints.names import Layout, Source
 from calotype.checkpoints.weights import WeightsFile, some
 from calotype.checkpoints.weights_file import TensorInfo
@@ -18,10 +20,21 @@ from calotype.conditioning.tokenizer import Tokenizer
 from calotype.errors import CheckpointError, InputError
 from calotype.models.config import ModelConfig
 from calotype.models.latent_diffusion import LatentDiffusion, build, unfilled
+from calotype.networks.autoencoder import Autoencoder
+from calotype.networks.clip_text import ClipText
+from calotype.networks.unet import UNet
 
 PartName = Literal["autoencoder", "text_encoder", "denoiser"]
 
 C = TypeVar("C")
+
+
+class LackingError(CheckpointError):
+    """A tensor is missing without which nobody can say what the network is; `name` as the file has it."""
+
+    def __init__(self, sentence: str, name: str) -> None:
+        super().__init__(sentence)
+        self.name = name
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,7 @@ class Piece:
     part, place  which part of the model they belong to, and below which prefix in it
     layout       how the file names them
     sources      where they lie, by their names below `place`
+    unknown      names below its prefix for which such a network has no place
     """
 
     part: PartName
@@ -38,6 +52,7 @@ class Piece:
     file: WeightsFile
     layout: Layout
     sources: Mapping[str, Source]
+    unknown: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -48,17 +63,9 @@ class Piece:
         layout: Layout,
         stored: Mapping[str, TensorInfo] | None = None,
     ) -> Piece:
-        """Finds the network's tensors among those `stored`, None for all of the file.
-
-        Raises CheckpointError where one is none of its.
-        """
+        """Finds the network's tensors among those `stored`, None for all of the file."""
         sources, unknown = layout.find(file.shapes if stored is None else stored)
-        if unknown:
-            raise CheckpointError(
-                f"{file.path} holds {len(unknown)} tensors for which a {part.replace('_', ' ')} has no place "
-                f"({some(unknown)}); it is another kind of model, or damaged."
-            )
-        return cls(part, place, file, layout, sources)
+        return cls(part, place, file, layout, sources, tuple(unknown))
 
     def measured(self, sizes: Callable[[Mapping[str, Source]], C]) -> C:
         """The network's config, by a function of `sizes`.
@@ -69,12 +76,23 @@ class Piece:
             return sizes(self.sources)
         except KeyError as error:
             lacking = self.layout.name(str(error.args[0]))
-            raise CheckpointError(f"{self.file.path} lacks {lacking}; it is cut short or damaged.") from None
+            raise LackingError(
+                f"{self.file.path} lacks {lacking}; it is cut short or damaged.", lacking
+            ) from None
         except (IndexError, ValueError, InputError) as error:
             what = self.part.replace("_", " ")
             raise CheckpointError(
                 f"{self.file.path} holds tensors whose shapes make no {what} ({error}); it is damaged."
             ) from None
+
+    def refuse_unknown(self) -> None:
+        """CheckpointError where the file holds tensors for which such a network has no place."""
+        if self.unknown:
+            raise CheckpointError(
+                f"{self.file.path} holds {len(self.unknown)} tensors for which a "
+                f"{self.part.replace('_', ' ')} has no place ({some(self.unknown)}); "
+                "it is another kind of model, or damaged."
+            )
 
     def fingerprint(self) -> str:
         """SHA-256 over every tensor's name, dtype, shape and first numbers: it tells weights apart without
@@ -97,6 +115,7 @@ class Found:
     tokenizer  makes the tokenizer, when it is wanted
     notes      what else a person may want to know, one sentence each
     recipe     how it was made, where Calotype made it
+    unknown    names that belong to no part of the model
     """
 
     path: Path
@@ -108,6 +127,7 @@ class Found:
     tokenizer: Callable[[], Tokenizer | None]
     notes: tuple[str, ...] = ()
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    unknown: tuple[str, ...] = ()
 
     def load(
         self, device: torch.device | str = "cpu", dtype: torch.dtype | None = torch.float32
@@ -117,6 +137,7 @@ class Found:
         Weights that need not change are views of the file, which is mapped into memory.
         Raises CheckpointError where tensors are missing, unknown or misshapen.
         """
+        self.refuse_unknown()
         try:
             with unfilled():
                 model = build(self.config, self.tokenizer())
@@ -125,6 +146,38 @@ class Found:
         for part, module in model.parts().items():
             fill(self.path, module, [piece for piece in self.pieces if piece.part == part], device, dtype)
         return model.replace(weights_hash=self.fingerprint())
+
+    def refuse_unknown(self) -> None:
+        """CheckpointError where the file holds tensors that belong to none of the networks."""
+        if self.unknown:
+            raise CheckpointError(
+                f"{self.path} holds {len(self.unknown)} tensors that belong to no part of a Stable Diffusion "
+                f"({some(self.unknown)}); it is another kind of model."
+            )
+
+    def without_unknown(self) -> Found:
+        """The same as if the tensors for which the model has no place were not there."""
+        shapes = wanted(self.config)
+        pieces = tuple(
+            dataclasses.replace(
+                piece,
+                unknown=(),
+                sources={
+                    name: source
+                    for name, source in piece.sources.items()
+                    if piece.place + name in shapes[piece.part]
+                },
+            )
+            for piece in self.pieces
+        )
+        return dataclasses.replace(self, pieces=pieces, unknown=())
+
+    def misfit(self) -> Misfit:
+        """All that `load` would complain of, without reading a tensor."""
+        found = Misfit(unknown=(*self.unknown, *(name for piece in self.pieces for name in piece.unknown)))
+        for part, shapes in wanted(self.config).items():
+            found += misfit(shapes, [piece for piece in self.pieces if piece.part == part])
+        return found
 
     def fingerprint(self) -> str:
         """SHA-256 over the config and the pieces' fingerprints."""
@@ -142,32 +195,53 @@ def fill(
     dtype: torch.dtype | None,
 ) -> None:
     """Give a module built on the meta device its tensors, strict in names and shapes."""
-    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    homes = {
-        piece.place + name: (piece, source) for piece in pieces for name, source in piece.sources.items()
-    }
-    called = {name: source.name for name, (_, source) in homes.items()}
-    misshapen = [
-        f"{called[name]} {homes[name][1].shape} instead of {wanted[name]}"
-        for name in sorted(wanted.keys() & homes.keys())
-        if homes[name][1].shape != wanted[name]
-    ]
-    problems = [
-        f"{verb} {some(names)}"
-        for verb, names in (
-            ("lacks", [_call(pieces, name) for name in wanted.keys() - homes.keys()]),
-            ("has unknown", [called[name] for name in homes.keys() - wanted.keys()]),
-            ("has misshapen", misshapen),
-        )
-        if names
-    ]
-    if problems:
-        raise CheckpointError(f"{path} {' and '.join(problems)}; its weights are not those of its model.")
+    for piece in pieces:
+        piece.refuse_unknown()
+    shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    problem = misfit(shapes, pieces)
+    if problem:
+        raise CheckpointError(f"{path} {problem}; its weights are not those of its model.")
+    homes = _homes(pieces)
     state: dict[str, Tensor] = {}
     for name, (piece, source) in homes.items():
         value = source.take(piece.file.tensor(source.name))
         state[name] = value.to(device, dtype if value.is_floating_point() else None)
     module.load_state_dict(state, assign=True)
+
+
+def misfit(shapes: Mapping[str, tuple[int, ...]], pieces: list[Piece]) -> Misfit:
+    """Where the pieces of one part are not what a model of those `shapes` wants."""
+    homes = _homes(pieces)
+
+    def called(name: str) -> str:
+        return homes[name][1].name if name in homes else _call(pieces, name)
+
+    return Misfit.between(shapes, {name: source.shape for name, (_, source) in homes.items()}, called)
+
+
+def wanted(config: ModelConfig) -> dict[PartName, dict[str, tuple[int, ...]]]:
+    """The names and shapes of every tensor of a model, part by part; CheckpointError where it makes none."""
+    try:
+        with unfilled():
+            networks: dict[PartName, dict[str, nn.Module]] = {
+                "denoiser": {"network.": UNet(config.unet)},
+                "autoencoder": {} if config.autoencoder is None else {"": Autoencoder(config.autoencoder)},
+                "text_encoder": {f"towers.{i}.": ClipText(t.clip) for i, t in enumerate(config.text)},
+            }
+    except InputError as error:
+        raise CheckpointError(f"The model {config.name} cannot be built: {error}") from None
+    return {
+        part: {
+            place + name: tuple(value.shape)
+            for place, module in below.items()
+            for name, value in module.state_dict().items()
+        }
+        for part, below in networks.items()
+    }
+
+
+def _homes(pieces: list[Piece]) -> dict[str, tuple[Piece, Source]]:
+    return {piece.place + name: (piece, source) for piece in pieces for name, source in piece.sources.items()}
 
 
 def _call(pieces: list[Piece], name: str) -> str:

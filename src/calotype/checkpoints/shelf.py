@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 import calotype
-from calotype.checkpoints import diffusers_folder, native, single_file, sizes
-from calotype.checkpoints.found import Found, fill
+from calotype.checkpoints import collection, diffusers_folder, hub, native, single_file, sizes
+from calotype.checkpoints.found import Found, Piece, fill
 from calotype.checkpoints.weights import open_component
 from calotype.checkpoints.weights_file import open_weights
 from calotype.errors import CheckpointError, InputError
@@ -26,10 +26,14 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
-def find(model: str) -> Path:
-    """The file of a shipped name, or the file or folder of a path.
+def find(model: str, *, fetch: bool = False) -> Path:
+    """The file of a shipped name, the file or folder of a path, of a name in the folder CALOTYPE_MODELS, or
+    of an id of the Hugging Face hub (`owner/name`) in its local cache.
 
-    Raises InputError with the nearest name when there is no such model.
+    fetch  whether an id may be fetched, which is right only where the person wrote it just now
+
+    Raises InputError with the nearest name when there is no such model, FetchError for an id that is not in
+    the cache and cannot or must not be fetched.
     """
     known = shipped()
     if model in known:
@@ -37,44 +41,70 @@ def find(model: str) -> Path:
     path = Path(model).expanduser()
     if path.exists():
         return path
-    if path.suffix == ".safetensors" or len(path.parts) > 1:
+    folder = collection.models_folder()
+    own = {} if folder is None else collection.entries(folder)
+    if folder is not None and any(model in collection.names(folder, path) for path in own.values()):
+        return collection.find(model, folder)
+    if hub.is_id(model):
+        return hub.find(model, fetch=fetch)
+    if path.suffix in collection.SUFFIXES or len(path.parts) > 1:
         raise InputError(
             f"There is no file {model}; name a shipped model, a .safetensors file or a diffusers folder."
         )
-    near = difflib.get_close_matches(model, known, n=1, cutoff=0.4)
+    every = {**known, **own}
+    near = difflib.get_close_matches(model, [*every, *(Path(name).name for name in own)], n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}?" if near else f"shipped are: {', '.join(known) or 'none'}."
     raise InputError(f"There is no model {model!r}; {hint}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Native:
-    """A file of Calotype's own, with the face of `Found`."""
+    """A file of Calotype's own, with the face of `Found`.
+
+    vae  the autoencoder that takes the place of its own; `config` has its sizes
+    """
 
     path: Path
     config: ModelConfig
+    vae: Piece | None = None
 
     def load(
         self, device: torch.device | str = "cpu", dtype: torch.dtype | None = torch.float32
     ) -> LatentDiffusion:
         """As `native.load`."""
-        return native.load(self.path, device, dtype)
+        model = native.load(self.path, device, dtype)
+        if self.vae is None or self.config.autoencoder is None:
+            return model
+        with unfilled():
+            autoencoder = Autoencoder(self.config.autoencoder)
+        fill(self.vae.file.path, autoencoder, [self.vae], device, dtype)
+        changed = hashlib.sha256(f"{model.weights_hash} {self.vae.fingerprint()}".encode()).hexdigest()
+        return model.replace(
+            config=self.config, autoencoder=autoencoder.eval(), weights_hash=f"sampled-{changed}"
+        )
 
 
-def recognise(path: Path, prediction: str | None = None) -> Found | Native:
+def recognise(path: Path, prediction: str | None = None, vae: str | Path | None = None) -> Found | Native:
     """What the file or folder is, without reading a tensor.
 
     prediction  what its U-Net predicts (eps, v, x0), if the person knows better than the file
+    vae         a file or folder whose autoencoder takes the place of the model's own, if it has one
 
     Raises CheckpointError where it is no model that Calotype can use.
     """
+    other = None if vae is None else _autoencoder(Path(vae).expanduser())
     if path.is_dir():
-        return diffusers_folder.recognise(path, prediction)
+        return _with_autoencoder(diffusers_folder.recognise(path, prediction), other)
     file = open_weights(path)
     if file.metadata.get("format") != "calotype":
-        return single_file.recognise(file, prediction)
+        return _with_autoencoder(single_file.recognise(file, prediction, other), other)
     if prediction is not None:
         raise InputError(f"{path} is Calotype's own and says what it predicts; leave the prediction out.")
-    return Native(path, native.describe(path).config)
+    found = Native(path, native.describe(path).config)
+    if other is None:
+        return found
+    config = dataclasses.replace(found.config, autoencoder=_fitting(found.config, other))
+    return dataclasses.replace(found, config=config, vae=other)
 
 
 def load(
@@ -87,42 +117,43 @@ def load(
 ) -> LatentDiffusion:
     """The whole model, ready for use; `dtype` None for the precisions as stored.
 
-    vae  a file or folder whose autoencoder takes the place of the model's own
+    vae  as in `recognise`
 
     Raises CheckpointError as `recognise` does, and where tensors are missing, unknown or misshapen.
     """
-    model = recognise(path, prediction).load(device, dtype)
-    return model if vae is None else with_autoencoder(model, Path(vae).expanduser(), device, dtype)
+    return recognise(path, prediction, vae).load(device, dtype)
 
 
-def with_autoencoder(
-    model: LatentDiffusion,
-    path: Path,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype | None = torch.float32,
-) -> LatentDiffusion:
-    """The model with the autoencoder of another file or folder; its latents keep the model's scale."""
-    own = model.config.autoencoder
-    if own is None:
-        raise CheckpointError(f"The model {model.config.name} has no autoencoder that {path} could replace.")
+def _autoencoder(path: Path) -> Piece:
     if not path.exists():
         raise InputError(f"There is no file {path}; name one with an autoencoder.")
     file = open_component(path, diffusers_folder.WEIGHTS) if path.is_dir() else open_weights(path)
-    piece = single_file.autoencoder(file)
-    config = piece.measured(lambda found: sizes.autoencoder(found, own.scale, own.norm_groups))
-    config = dataclasses.replace(config, shift=own.shift)
-    if config.latent_channels != own.latent_channels or config.factor != own.factor:
-        raise CheckpointError(f"{path} makes {_kind(config)}, but the model needs {_kind(own)}; use another.")
-    with unfilled():
-        autoencoder = Autoencoder(config)
-    fill(path, autoencoder, [piece], device, dtype)
-    changed = hashlib.sha256(f"{model.weights_hash} {piece.fingerprint()}".encode()).hexdigest()
-    return model.replace(
-        config=dataclasses.replace(model.config, autoencoder=config),
-        autoencoder=autoencoder.eval(),
-        weights_hash=f"sampled-{changed}",
-    )
+    return single_file.autoencoder(file)
 
 
-def _kind(config: AutoencoderConfig) -> str:
-    return f"latents of {config.latent_channels} channels, {config.factor} times smaller"
+def _with_autoencoder(found: Found, other: Piece | None) -> Found:
+    """The model with the autoencoder of another file; its latents keep the model's scale."""
+    if other is None:
+        return found
+    pieces = (*(piece for piece in found.pieces if piece.part != "autoencoder"), other)
+    config = dataclasses.replace(found.config, autoencoder=_fitting(found.config, other))
+    return dataclasses.replace(found, config=config, pieces=pieces)
+
+
+def _fitting(config: ModelConfig, other: Piece) -> AutoencoderConfig:
+    """The sizes of the other autoencoder; CheckpointError where its latents are not the model's."""
+    own, path = config.autoencoder, other.file.path
+    if own is None:
+        raise CheckpointError(f"The model {config.name} has no autoencoder that {path} could replace.")
+    found = other.measured(lambda sources: sizes.autoencoder(sources, own.scale, own.norm_groups))
+    made = found.latent_channels, found.factor
+    needed = config.unet.out_channels, own.factor
+    if made != needed:
+        raise CheckpointError(
+            f"{path} makes {_latents(*made)}, but the model needs {_latents(*needed)}; use another."
+        )
+    return dataclasses.replace(found, shift=own.shift)
+
+
+def _latents(channels: int, factor: int) -> str:
+    return f"latents of {channels} channels, {factor} times smaller"

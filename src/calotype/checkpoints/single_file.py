@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from calotype.checkpoints import compvis_names, detect, diffusers_names, native, prediction, sizes
-from calotype.checkpoints.compose import model_config, text_configs
+from calotype.checkpoints.compose import family_defaults, model_config, text_configs
 from calotype.checkpoints.compvis_names import AUTOENCODER, TOWERS, UNET
+from calotype.checkpoints.contents import contents
 from calotype.checkpoints.found import Found, Piece
 from calotype.checkpoints.names import Layout
-from calotype.checkpoints.weights import WeightsFile, as_dtype, some, write_safetensors
+from calotype.checkpoints.weights import WeightsFile, as_dtype, write_safetensors
 from calotype.checkpoints.weights_file import TensorInfo
 from calotype.conditioning.tokenizer import Tokenizer, clip_merges
 from calotype.errors import CheckpointError
@@ -35,21 +36,20 @@ OPEN_CLIP_H_LAYERS = 24
 """SD 2.x reads the last layer but one; a copy that was cut there has one fewer."""
 
 
-def recognise(file: WeightsFile, explicit: str | None = None) -> Found:
+def recognise(file: WeightsFile, explicit: str | None = None, vae: Piece | None = None) -> Found:
     """What the file is; no tensor is read.
 
     explicit  what its U-Net predicts (eps, v, x0), if the person knows better
+    vae       the autoencoder of another file, for a model that has none or a damaged one
 
     Raises CheckpointError: another kind of model, a part of one, unknown names, a wrong prediction type.
     """
     detect.refuse_others(file.path, file.shapes)
-    groups, notes = _grouped(file)
+    found = contents(file, whole=vae is None)
+    groups = found.groups
     towers = [(prefix, layout) for prefix, layout in TOWERS if prefix in groups]
     unet = Piece.of("denoiser", "network.", file, compvis_names.unet_met(groups[UNET], UNET), groups[UNET])
-    stored = groups[AUTOENCODER]
-    autoencoder = Piece.of(
-        "autoencoder", "", file, compvis_names.autoencoder_met(stored, AUTOENCODER), stored
-    )
+    vae = _own_autoencoder(file, groups.get(AUTOENCODER), vae)
     texts = [
         (Piece.of("text_encoder", f"towers.{i}.", file, layout.below(prefix), groups[prefix]), layout)
         for i, (prefix, layout) in enumerate(towers)
@@ -60,69 +60,37 @@ def recognise(file: WeightsFile, explicit: str | None = None) -> Found:
             kind, decided = prediction.named(file.path, explicit), "asked for"
             config = dataclasses.replace(config, parameterization=kind)
     else:
-        config, decided = _told_by_shapes(file, explicit, unet, autoencoder, texts)
+        config, decided = _told_by_shapes(file, explicit, unet, vae, texts)
     return Found(
         file.path,
         "single-file",
-        config.about,
+        config.about or config.name,
         config,
         decided,
-        (unet, autoencoder, *(piece for piece, _ in texts)),
+        (unet, vae, *(piece for piece, _ in texts)),
         partial(_tokenizer, file),
-        notes,
+        found.notes,
         _recipe(file),
+        found.unknown,
     )
 
 
-def _grouped(file: WeightsFile) -> tuple[dict[str, dict[str, TensorInfo]], tuple[str, ...]]:
-    """Tensors by the prefix of their network, and notes on the rest.
-
-    Raises CheckpointError where tensors belong to none or a network is missing.
-    """
-    prefixes = (UNET, AUTOENCODER, *(prefix for prefix, _ in TOWERS))
-    groups: dict[str, dict[str, TensorInfo]] = {}
-    unknown, averaged = [], 0
-    for name, info in file.shapes.items():
-        prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), None)
-        if name in compvis_names.BUFFERS or name.startswith(compvis_names.TRAINING):
-            continue
-        if prefix is not None:
-            groups.setdefault(prefix, {})[name] = info
-        elif name.startswith(compvis_names.EMA):
-            averaged += 1
-        else:
-            unknown.append(name)
-    lone = _lone(groups, unknown)
-    if lone is not None:
-        raise CheckpointError(f"{file.path} is {lone} alone, only a part of a model; name a whole one.")
-    if unknown:
-        raise CheckpointError(
-            f"{file.path} holds {len(unknown)} tensors that belong to no part of a Stable Diffusion "
-            f"({some(unknown)}); it is another kind of model."
-        )
-    for what, there in (
-        ("U-Net", UNET in groups),
-        ("autoencoder", AUTOENCODER in groups),
-        ("text encoder", any(prefix in groups for prefix, _ in TOWERS)),
-    ):
-        if not there:
-            raise CheckpointError(
-                f"{file.path} has no {what}, it is only a part of a model; name a whole one."
-            )
-    notes = [f"It also holds an averaged copy of the U-Net, {averaged} tensors, which is not used."]
-    return groups, tuple(notes if averaged else ())
-
-
-def _lone(groups: Collection[str], unknown: Collection[str]) -> str | None:
-    """What a file of one network is."""
-    if set(groups) == {AUTOENCODER} or any(name.startswith("encoder.conv_in.") for name in unknown):
-        return "an autoencoder"
-    if set(groups) == {UNET} or any(name.startswith(("input_blocks.", "down_blocks.")) for name in unknown):
-        return "a U-Net"
-    tower = ("text_model.encoder.", "transformer.resblocks.")
-    if (groups and not {UNET, AUTOENCODER} & set(groups)) or any(n.startswith(tower) for n in unknown):
-        return "a text encoder"
-    return None
+def _own_autoencoder(
+    file: WeightsFile, stored: Mapping[str, TensorInfo] | None, other: Piece | None
+) -> Piece:
+    """The file's own, unless there is another and its own is missing or has lost what tells its sizes."""
+    if stored is None:
+        assert other is not None, "contents() refuses a file without one"
+        return other
+    layout = compvis_names.autoencoder_met(stored, AUTOENCODER)
+    own = Piece.of("autoencoder", "", file, layout, stored)
+    try:
+        own.measured(lambda found: sizes.autoencoder(found, 1.0))
+    except CheckpointError:
+        if other is None:
+            raise
+        return other
+    return own
 
 
 def autoencoder(file: WeightsFile) -> Piece:
@@ -166,7 +134,9 @@ def _told_by_shapes(
     if texts[0][1] is compvis_names.open_clip and towers[0].layers != OPEN_CLIP_H_LAYERS - 1:
         text = tuple(dataclasses.replace(tower, layer=-2) for tower in text)
     autoencoder = coder.measured(lambda found: sizes.autoencoder(found, family.scale))
-    return model_config(path, family, decided, network, autoencoder, text), decided.decided
+    defaults = family_defaults(family, decided, file.metadata.get("modelspec.title", ""))
+    config = model_config(path, family, decided, network, autoencoder, text, defaults=defaults)
+    return config, decided.decided
 
 
 def _recipe(file: WeightsFile) -> dict[str, Any]:

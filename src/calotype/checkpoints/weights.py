@@ -24,6 +24,8 @@ class WeightsFile(Protocol):
     @property
     def path(self) -> Path: ...
     @property
+    def files(self) -> tuple[Path, ...]: ...
+    @property
     def shapes(self) -> Mapping[str, TensorInfo]: ...
     @property
     def metadata(self) -> Mapping[str, str]: ...
@@ -53,6 +55,7 @@ class Shards:
         missing = [name for name, shard in self._home.items() if name not in shard.shapes]
         if missing:
             raise CheckpointError(f"{index} promises {some(missing)}, which its files lack; fetch it again.")
+        self.files = tuple(shard.path for shard in shards.values())
         self.shapes = {name: shard.shapes[name] for name, shard in self._home.items()}
 
     def tensor(self, name: str) -> Tensor:

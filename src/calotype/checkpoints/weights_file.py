@@ -67,6 +67,11 @@ class WeightsFile:
     _places: Mapping[str, _Place] = field(repr=False)
     _data: mmap = field(repr=False)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file itself: a checkpoint in shards has several."""
+        return (self.path,)
+
     def tensor(self, name: str) -> Tensor:
         """The tensor on the CPU, in the dtype, shape and strides it was stored with; names that share their
         storage share memory. It is copied only where the file does not align it to its element size (the old

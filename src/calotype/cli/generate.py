@@ -14,6 +14,7 @@ from calotype.cli.clock import Clock
 from calotype.errors import InputError, OutputError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from calotype.tasks.picture import Picture
@@ -34,14 +35,20 @@ def generate(
         ),
     ] = None,
     model: Annotated[
-        str, typer.Option(help="A name from `calotype models`, a file, or a diffusers folder.")
+        str, typer.Option(help="A name from `calotype models`, a file, a diffusers folder, a hub id.")
     ] = "icons",
     prediction: Annotated[
         str | None, typer.Option(help="What its U-Net predicts, where the file is wrong: eps, v or x0.")
     ] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Run the network once to see what it predicts.")
+    ] = False,
     vae: Annotated[
         str | None, typer.Option(help="A file or folder whose autoencoder is used instead of the model's.")
     ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Fetch nothing, even for a hub id that --model names.")
+    ] = False,
     steps: Annotated[int | None, typer.Option(help="Sampler steps. Default: the model's.")] = None,
     guidance: Annotated[
         float | None, typer.Option(help="How strictly to follow the prompt; 1 is no guidance.")
@@ -183,17 +190,22 @@ def draw(
         if output is not None:
             files.check_writable(files.output_paths(output, request.pictures))
         sheets = [] if sheet is None else files.output_paths(sheet, 1)
+<<<<<<< HEAD
         animations = [] if animation is None else [_animation(animation, fps)]
         files.check_writable([*sheets, *animations])
         found = shelf.recognise(shelf.find(request.model), prediction)
+=======
+        files.check_writable(sheets)
+>>>>>>> main
         _set_threads(threads)
+        place, path = pick_device(device), shelf.find(model, fetch=not offline)
+        if probe:
+            prediction = _probe(path, place, prediction, vae)
+        found = shelf.recognise(path, prediction, vae)
         asked = request.resolved(found.config)
         paths = files.default_paths(asked) if output is None else files.output_paths(output, request.pictures)
         files.check_writable(paths)
-        place = pick_device(device)
         loaded = found.load(place)
-        if vae is not None:
-            loaded = shelf.with_autoencoder(loaded, Path(vae).expanduser(), place)
     pictures: list[Picture] = []
     undecoded: dict[int, Tensor] = {}
     try:
@@ -252,7 +264,8 @@ def replay(
     if output is not None:
         files.check_writable(files.output_paths(output, 1))
     _set_threads(threads)
-    path = shelf.find(model or record.request.model)
+    # a name that only the picture gives is never fetched
+    path = shelf.find(record.request.model) if model is None else shelf.find(model, fetch=True)
     loaded = shelf.load(path, pick_device(device), prediction=prediction, vae=vae)
     identical = False
     for event in _watched(replay(loaded, picture, made, record), clock):
@@ -263,6 +276,19 @@ def replay(
             verdict = "identical" if identical else "different"
             print(f"{picture}: {verdict}, largest difference {event.largest}, mean {event.mean:.6f} of 255")
     return 0 if identical else 1
+
+
+def _probe(path: Path, place: torch.device, prediction: str | None, vae: str | None) -> str | None:
+    """What the network itself says it predicts, None where the file says the same; told to the person."""
+    from calotype.checkpoints import shelf
+    from calotype.tasks.probe import probe
+
+    if prediction is not None:
+        raise InputError("--prediction says what --probe would find out; give one of them.")
+    model = shelf.load(path, place, vae=vae)
+    kind = probe(model).required(model)
+    print(f"calotype: the network of {path} predicts {kind}", file=sys.stderr)
+    return None if kind == model.config.parameterization else kind
 
 
 def _watched(events: Iterator[Any], clock: Clock) -> Iterator[Any]:

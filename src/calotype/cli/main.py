@@ -11,6 +11,7 @@ from calotype import __version__
 from calotype.cli.convert import convert
 from calotype.cli.data import icons
 from calotype.cli.generate import generate, replay
+from calotype.cli.inspect import inspect
 from calotype.cli.models import models
 from calotype.cli.train import evaluate, train_app
 from calotype.cli.vary import vary
@@ -30,6 +31,7 @@ app.command("replay")(replay)
 app.command("vary")(vary)
 app.command("models")(models)
 app.command("convert")(convert)
+app.command("inspect")(inspect)
 app.command("evaluate")(evaluate)
 app.add_typer(train_app, name="train")
 app.add_typer(data_app, name="data")

@@ -1,7 +1,7 @@
 """Where a sampler stops on its way from noise to picture: rows of falling sigmas that end at 0.
 
 A grid places n levels between sigma_min and sigma_max and adds the end.  Those that think in timesteps
-(leading, trailing, linspace, beta) are built on a schedule.
+(leading, trailing, linspace, lcm, beta) are built on a schedule.
 """
 
 import math
@@ -81,6 +81,22 @@ def linspace(schedule: Schedule, final_sigma: float = 0.0) -> Grid:
     return grid
 
 
+def lcm(schedule: Schedule, distilled: int = 50) -> Grid:
+    """Of the levels that a consistency model was distilled on, every (T // `distilled`)-th step down from the
+    last (arXiv 2310.04378, section 4.3), n that are evenly spread: diffusers' LCMScheduler.  More steps than
+    that have a finer ladder.
+    """
+
+    def grid(steps: int, sigma_min: float, sigma_max: float) -> SigmaGrid:
+        first, count = _span(schedule, steps, sigma_min, sigma_max)
+        stride = min(int(schedule.last - schedule.first + 1) // distilled, count // steps)
+        known = first + count - 1 - max(1, stride) * np.arange(count // max(1, stride))
+        chosen = known[np.floor(np.linspace(0, len(known), steps, endpoint=False)).astype(int)]
+        return _ending(schedule.sigma_at(torch.from_numpy(chosen)))
+
+    return grid
+
+
 def beta(schedule: Schedule, alpha: float = 0.6, beta: float = 0.6) -> Grid:
     """Steps at the quantiles of a beta distribution, denser at both ends (arXiv 2407.12173)."""
 
@@ -137,6 +153,7 @@ GRIDS: dict[str, Callable[[Schedule], Grid]] = {
     "leading": leading,
     "trailing": trailing,
     "linspace": linspace,
+    "lcm": lcm,
     "karras": lambda _: _not_from_afar(karras),
     "exponential": lambda _: _not_from_afar(exponential),
     "beta": beta,

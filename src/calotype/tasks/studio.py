@@ -93,17 +93,21 @@ def load(
     *,
     prediction: str | None = None,
     vae: str | None = None,
+    offline: bool = False,
 ) -> Studio:
-    """A shipped model by name, or one from a .safetensors file or a diffusers folder.
+    """A shipped model by name, or one from a file, a diffusers folder, the folder CALOTYPE_MODELS, or the
+    Hugging Face hub by its id (`owner/name`, `owner/name:fp16`).
 
     device      torch's name for it; None takes CUDA where there is one, else the CPU
     dtype       of the weights and inside the networks; everything between them is float32
     prediction  what the U-Net predicts (eps, v, x0), for files that do not say it or say it wrongly
     vae         a file or folder whose autoencoder is used instead of the model's own
+    offline     take an id from the hub's local cache only
 
-    Raises InputError for an unknown name or device, CheckpointError for a file that cannot be used.
+    Raises InputError for an unknown name or device, FetchError for an id that cannot be had, CheckpointError
+    for a file that cannot be used.
     """
-    path = shelf.find(model)
+    path = shelf.find(model, fetch=not offline)
     loaded = shelf.load(path, pick_device(device), dtype, prediction=prediction, vae=vae)
     return Studio(loaded, model)
 
