@@ -162,7 +162,7 @@ def generate(
             vary_seed=vary_seed,
             frames=frames,
         )
-    draw(request, output, sheet, animation, fps, prediction, vae, device, threads, clock)
+    draw(request, output, sheet, animation, fps, prediction, vae, device, threads, clock, offline, probe)
     if timing:
         print(clock.report(), file=sys.stderr)
 
@@ -178,6 +178,8 @@ def draw(
     device: str | None,
     threads: int | None,
     clock: Clock,
+    offline: bool = False,
+    probe: bool = False,
 ) -> None:
     """Everything from a request to its files; prints the path of each."""
     with clock.stage("imports"):
@@ -190,15 +192,10 @@ def draw(
         if output is not None:
             files.check_writable(files.output_paths(output, request.pictures))
         sheets = [] if sheet is None else files.output_paths(sheet, 1)
-<<<<<<< HEAD
         animations = [] if animation is None else [_animation(animation, fps)]
         files.check_writable([*sheets, *animations])
-        found = shelf.recognise(shelf.find(request.model), prediction)
-=======
-        files.check_writable(sheets)
->>>>>>> main
         _set_threads(threads)
-        place, path = pick_device(device), shelf.find(model, fetch=not offline)
+        place, path = pick_device(device), shelf.find(request.model, fetch=not offline)
         if probe:
             prediction = _probe(path, place, prediction, vae)
         found = shelf.recognise(path, prediction, vae)

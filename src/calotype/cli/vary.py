@@ -31,4 +31,5 @@ def vary(
     with clock.stage("imports"):
         from calotype.tasks.vary import variations
     request = variations(picture, amount, count, seed, prompt, model)
-    draw(request, output, sheet, None, 1.0, None, None, device, threads, clock)
+    # a name that only the picture gives is never fetched
+    draw(request, output, sheet, None, 1.0, None, None, device, threads, clock, offline=model is None)

@@ -20,7 +20,7 @@ Conditions = dict[tuple[str, bool], Conditioning]
 
 
 @torch.no_grad()
-def encode(model: LatentDiffusion, request: ResolvedRequest, canvas: Canvas | None) -> Conditions:
+def encode(model: LatentDiffusion, request: ResolvedRequest, canvas: Canvas | None = None) -> Conditions:
     """Every distinct text once; an inpainting model is told what of the `canvas` is known.
 
     Raises InputError where the model cannot draw from words alone.
