@@ -174,12 +174,12 @@ def test_a_cut_prompt_is_told(here: Path, tiny_file: Path, capsys: pytest.Captur
 def test_ctrl_c_is_quiet(
     here: Path, tiny_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from calotype.tasks import generate
+    from calotype.tasks import start
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(generate, "steady", lambda *_: interrupt)
+    monkeypatch.setattr(start, "steady", lambda *_: interrupt)
     code, out, err = run(capsys, "generate", "x", "--model", tiny_file, "-o", "out.png")
     assert (code, out, err) == (130, "", "")
     assert list(here.iterdir()) == []
@@ -212,6 +212,7 @@ def test_help_where_nothing_is_asked(capsys: pytest.CaptureFixture[str], command
     [
         ["generate"],
         ["replay"],
+        ["vary"],
         ["models"],
         ["convert"],
         ["serve"],

@@ -310,7 +310,7 @@ def test_what_cannot_be_controlled_is_said(sd1: Setting, tmp_path: Path) -> None
     with pytest.raises(InputError, match="at most 8"):
         pictures(model, controls=[usual] * 9)
     with pytest.raises(InputError, match="does not enlarge pictures"):
-        pictures(model, image=sd1.pictures[0])
+        pictures(model, noise_level=20)
 
 
 def test_a_picture_of_another_size_is_scaled_and_announced(sd1: Setting) -> None:

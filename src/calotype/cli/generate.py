@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from calotype.tasks.picture import Picture
+    from calotype.tasks.request import Request
 
 
 def generate(
@@ -98,10 +99,46 @@ def generate(
     control_start: guiding.Starts = None,
     control_end: guiding.Ends = None,
     control_guess: guiding.Guess = False,
-    image: Annotated[str | None, typer.Option(help="The picture that an upscaler enlarges.")] = None,
     noise_level: Annotated[
         int | None, typer.Option(help="Noise that an upscaler's picture is given first; more invents more.")
     ] = None,
+    image: Annotated[str | None, typer.Option(help="A picture to begin from, or to enlarge.")] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="How much of the picture is drawn anew, 0 to 1. Default: 0.75.")
+    ] = None,
+    mask: Annotated[
+        str | None, typer.Option(help="A picture as large as the image: white is drawn, black is kept.")
+    ] = None,
+    margin: Annotated[
+        str | None, typer.Option(help="Pixels to draw around the image: 32, or LEFT,TOP,RIGHT,BOTTOM.")
+    ] = None,
+    invert: Annotated[
+        str | None, typer.Option(help="Find the image's own noise first: euler, walk or edit_friendly.")
+    ] = None,
+    was: Annotated[
+        str | None, typer.Option(help="What the image shows, for --invert. Default: the prompt.")
+    ] = None,
+    hires_from: Annotated[
+        str | None, typer.Option(help="Draw at this size first, then enlarge to --size and refine.")
+    ] = None,
+    hires_by: Annotated[str, typer.Option(help="What is enlarged: pixels or latents.")] = "pixels",
+    tile: Annotated[
+        int | None, typer.Option(help="See large pictures in overlapping windows of so many pixels.")
+    ] = None,
+    wrap: Annotated[
+        str | None, typer.Option(help="Ends that meet: x (panorama), y, or xy (seamless texture).")
+    ] = None,
+    vary: Annotated[
+        float | None, typer.Option(help="Variations of one seed: how far to turn its noise, 0 to 1.")
+    ] = None,
+    vary_seed: Annotated[int | None, typer.Option(help="Towards whose noise. Default: a fresh seed.")] = None,
+    frames: Annotated[
+        int | None, typer.Option(help="Pictures of a transition from each prompt to the next.")
+    ] = None,
+    animation: Annotated[
+        str | None, typer.Option(help="Also write all pictures as one animation, a .webp or .gif.")
+    ] = None,
+    fps: Annotated[float, typer.Option(help="Pictures a second of the animation.")] = 12.0,
     sheet: Annotated[str | None, typer.Option(help="Also write all pictures on one PNG sheet.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda …. Default: the best one here.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: torch's choice.")] = None,
@@ -110,12 +147,7 @@ def generate(
     """Draw pictures of what the prompts say; prints the path of each."""
     clock = Clock()
     with clock.stage("imports"):
-        from calotype.checkpoints import shelf
-        from calotype.tasks import picture as files
-        from calotype.tasks.generate import Drawn, generate
-        from calotype.tasks.picture import Picture
         from calotype.tasks.request import Request, parse_size
-        from calotype.tasks.studio import pick_device
     with clock.stage("load"):
         width, height = (None, None) if size is None else parse_size(size)
         request = Request(
@@ -143,15 +175,55 @@ def generate(
             controls=guiding.controls(
                 control, control_image, control_scale, control_start, control_end, control_guess
             ),
-            image=image,
             noise_level=noise_level,
+            image=image,
+            strength=strength,
+            mask=mask,
+            margin=None if margin is None else _margin(margin),
+            invert=invert,
+            was=was,
+            hires_from=None if hires_from is None else parse_size(hires_from),
+            hires_by=hires_by,
+            tile=tile,
+            wrap=wrap,
+            vary=vary,
+            vary_seed=vary_seed,
+            frames=frames,
         )
+    draw(request, output, sheet, animation, fps, prediction, vae, device, threads, clock, offline, probe)
+    if timing:
+        print(clock.report(), file=sys.stderr)
+
+
+def draw(
+    request: Request,
+    output: str | None,
+    sheet: str | None,
+    animation: str | None,
+    fps: float,
+    prediction: str | None,
+    vae: str | None,
+    device: str | None,
+    threads: int | None,
+    clock: Clock,
+    offline: bool = False,
+    probe: bool = False,
+) -> None:
+    """Everything from a request to its files; prints the path of each."""
+    with clock.stage("imports"):
+        from calotype.checkpoints import shelf
+        from calotype.tasks import picture as files
+        from calotype.tasks.generate import Drawn, generate
+        from calotype.tasks.picture import Picture
+        from calotype.tasks.studio import pick_device
+    with clock.stage("load"):
         if output is not None:
             files.check_writable(files.output_paths(output, request.pictures))
         sheets = [] if sheet is None else files.output_paths(sheet, 1)
-        files.check_writable(sheets)
+        animations = [] if animation is None else [_animation(animation, fps)]
+        files.check_writable([*sheets, *animations])
         _set_threads(threads)
-        place, path = pick_device(device), shelf.find(model, fetch=not offline)
+        place, path = pick_device(device), shelf.find(request.model, fetch=not offline)
         if probe:
             prediction = _probe(path, place, prediction, vae)
         found = shelf.recognise(path, prediction, vae)
@@ -178,12 +250,14 @@ def generate(
         raise OutputError(
             f"A picture could not be decoded or written ({error}); its latents are kept in {rescued}."
         ) from error
-    for path in sheets:
-        with clock.stage("write"):
-            files.write_png(path, files.contact_sheet([picture.image for picture in pictures]))
-        print(path)
-    if timing:
-        print(clock.report(), file=sys.stderr)
+    with clock.stage("write"):
+        images = [picture.image for picture in pictures]
+        for path in sheets:
+            files.write_png(path, files.contact_sheet(images))
+            print(path)
+        for path in animations:
+            files.write_animation(path, images, fps)
+            print(path)
 
 
 def replay(
@@ -193,6 +267,8 @@ def replay(
     ] = None,
     prediction: Annotated[str | None, typer.Option(help="As when the picture was made.")] = None,
     vae: Annotated[str | None, typer.Option(help="As when the picture was made.")] = None,
+    image: Annotated[str | None, typer.Option(help="Where the picture is that it began from.")] = None,
+    mask: Annotated[str | None, typer.Option(help="Where its mask is.")] = None,
     output: Annotated[str | None, typer.Option("-o", "--output", help="Write the replay too.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda …. Default: the best one here.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: torch's choice.")] = None,
@@ -207,7 +283,9 @@ def replay(
     from calotype.tasks.replay import Comparison, replay
     from calotype.tasks.studio import pick_device
 
-    image, record = files.read(picture)
+    made, record = files.read(picture)
+    record = record.moved(image=image, mask=mask)
+    record.request.check_sources()
     if output is not None:
         files.check_writable(files.output_paths(output, 1))
     _set_threads(threads)
@@ -215,7 +293,7 @@ def replay(
     path = shelf.find(record.request.model) if model is None else shelf.find(model, fetch=True)
     loaded = shelf.load(path, pick_device(device), prediction=prediction, vae=vae)
     identical = False
-    for event in _watched(replay(loaded, picture, image, record), clock):
+    for event in _watched(replay(loaded, picture, made, record), clock):
         if isinstance(event, Comparison):
             identical = event.identical
             if output is not None:
@@ -307,6 +385,26 @@ def _interval(text: str) -> tuple[float, float]:
     except ValueError:
         raise InputError(f"interval is {text!r}; give two noise levels as LOW,HIGH, say 0.3,6.") from None
     return low, high
+
+
+def _margin(text: str) -> tuple[int, ...]:
+    try:
+        sides = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        sides = ()
+    if len(sides) not in (1, 4):
+        raise InputError(f"margin is {text!r}; give pixels as 32 or as LEFT,TOP,RIGHT,BOTTOM.")
+    return sides if len(sides) == 4 else sides * 4
+
+
+def _animation(name: str, fps: float) -> Path:
+    from calotype.tasks.picture import ANIMATIONS
+
+    if Path(name).suffix.lower() not in ANIMATIONS:
+        raise OutputError(f"The animation {name} should end in .webp or .gif.")
+    if not 0 < fps <= 100:
+        raise InputError(f"fps is {fps:g}; give pictures a second, above 0 and up to 100.")
+    return Path(name)
 
 
 def _set_threads(threads: int | None) -> None:

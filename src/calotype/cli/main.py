@@ -16,6 +16,7 @@ from calotype.cli.models import models
 from calotype.cli.restore import deblur, denoise, inpaint, upscale
 from calotype.cli.serve import serve
 from calotype.cli.train import evaluate, train_app
+from calotype.cli.vary import vary
 from calotype.errors import CalotypeError
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ data_app.command("icons")(icons)
 data_app.command("photos")(photos)
 app.command("generate")(generate)
 app.command("replay")(replay)
+app.command("vary")(vary)
 app.command("models")(models)
 app.command("convert")(convert)
 app.command("inspect")(inspect)

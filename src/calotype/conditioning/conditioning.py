@@ -63,6 +63,15 @@ class Conditioning:
         """Every floating field multiplied."""
         return self._map(lambda v: v * factor if v.is_floating_point() else v)
 
+    def mixed(self, other: Conditioning, amount: float) -> Conditioning:
+        """Every floating field on the straight line to `other`'s, which has the same sizes; labels stay."""
+        fields = {
+            name: value + amount * (getattr(other, name) - value) if value.is_floating_point() else value
+            for name in _FIELDS
+            if (value := getattr(self, name)) is not None
+        }
+        return Conditioning(**fields)
+
     def repeat(self, times: int) -> Conditioning:
         """Every row `times` times in a row: 0 0 1 1 2 2."""
         return self._map(lambda v: v.repeat_interleave(times, dim=0))

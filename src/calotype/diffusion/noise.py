@@ -6,6 +6,7 @@ seed, the draw, and the place in the picture: not on batch, order, device or an 
 channels of a group.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -104,6 +105,27 @@ class PictureNoise:
         # (B G 4 H W) -> (B 4G H W) -> (B C H W)
         noise = np.stack(four, axis=2).reshape(batch, 4 * groups, height, width)[:, :channels]
         return torch.from_numpy(noise.astype(np.float32)).to(x.device, x.dtype)
+
+
+def slerp(first: Tensor, second: Tensor, amount: float) -> Tensor:
+    """Along the great circle from one noise to another, row by row: (B C H W) twice -> (B C H W)."""
+    one, other = first.flatten(1).double(), second.flatten(1).double()
+    cosine = (one * other).sum(1) / (one.norm(dim=1) * other.norm(dim=1))  # (B)
+    angle = cosine.clamp(-1, 1).acos().clamp(1e-6, math.pi - 1e-6)
+    weights = (((1 - amount) * angle).sin() / angle.sin(), (amount * angle).sin() / angle.sin())
+    near, far = (weight.to(first)[:, None, None, None] for weight in weights)  # (B) -> (B 1 1 1)
+    between: Tensor = near * first + far * second
+    return between
+
+
+class Between:
+    """Noise `amount` of the way from one source's to another's; 0 is the first, 1 the second."""
+
+    def __init__(self, first: NoiseSource, second: NoiseSource, amount: float) -> None:
+        self._first, self._second, self._amount = first, second, amount
+
+    def __call__(self, x: Tensor, /) -> Tensor:
+        return slerp(self._first(x), self._second(x), self._amount)
 
 
 def _words(values: npt.NDArray[np.int64]) -> Words:

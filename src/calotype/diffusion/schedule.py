@@ -231,3 +231,11 @@ class AdditiveProcess:
         for deviation, noise in zip(self.increments.tolist(), noises, strict=False):
             x = x + deviation * noise
             yield x
+
+    def back(self, x: Tensor, noises: Iterator[Tensor]) -> Iterator[Tensor]:
+        """x_{T-1} ... x_0 from x_T, given the noises of `walk` from the last one on: what was added is taken
+        away, to the float precision of the largest state.
+        """
+        for deviation, noise in zip(self.increments.tolist()[::-1], noises, strict=False):
+            x = x - deviation * noise
+            yield x

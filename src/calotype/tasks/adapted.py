@@ -30,7 +30,7 @@ class Adapted:
         """Reads every file; InputError or CheckpointError where one cannot be used with this model."""
         self.model = model
         self._request = request
-        files = dict.fromkeys(use.file for text in request.prompts for use in request.loras_of(text))
+        files = dict.fromkeys(use.file for text in request.texts[:-1] for use in request.loras_of(text))
         self._loras = {file: lora.read(Path(file).expanduser(), model) for file in files}
         self._words = {use.word or "": self._vectors(use.file) for use in request.embeddings}
         told = (found.warning(model.config.name) for found in self._loras.values())

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from calotype.conditioning.conditioning import Conditioning
+from calotype.errors import InputError
 from calotype.models.latent_diffusion import LatentDiffusion
 from calotype.tasks.adapted import Adapted
 from calotype.tasks.additions import LoraUse
+from calotype.tasks.canvas import Canvas
+from calotype.tasks.pixels import encode_pixels
 from calotype.tasks.request import ResolvedRequest
 
 Conditions = dict[tuple[str, bool], Conditioning]
@@ -19,16 +22,18 @@ Conditions = dict[tuple[str, bool], Conditioning]
 
 
 @torch.no_grad()
-def encode(adapted: Adapted, request: ResolvedRequest) -> Conditions:
-    """Every distinct text once under each set of LoRAs; one row each."""
+def encode(adapted: Adapted, request: ResolvedRequest, canvas: Canvas | None = None) -> Conditions:
+    """Every distinct text once under each set of LoRAs, one row each; an inpainting model is told what of the
+    `canvas` is known.
+    """
     model = adapted.model
     unet = model.config.unet
-    shared = Conditioning(channels=_everything_unknown(model, request))
+    shared = Conditioning(channels=_known(model, request, canvas))
     if unet.guidance_width is not None:
         shared = replace(shared, guidance=guidance_features(request.guidance, unet.guidance_width))
     told: dict[tuple[tuple[LoraUse, ...], str, bool], Conditioning] = {}
     conditions: Conditions = {}
-    for prompt in dict.fromkeys(request.prompts):
+    for prompt in dict.fromkeys(request.texts[:-1]):
         reader = adapted.reading(prompt)
         for text, negative in ((prompt, False), (request.negative, True)):
             key = (adapted.loras(prompt), text, negative)
@@ -55,16 +60,38 @@ def _text(model: LatentDiffusion, request: ResolvedRequest, text: str, negative:
     return found
 
 
-def _everything_unknown(model: LatentDiffusion, request: ResolvedRequest) -> Tensor | None:
-    """An inpainting model's mask and known picture (1 1+C h w), where all is to be painted."""
+def _known(model: LatentDiffusion, request: ResolvedRequest, canvas: Canvas | None) -> Tensor | None:
+    """An inpainting model's mask and known picture (1 1+C h w); without a mask all is to be painted."""
     unet, factor = model.config.unet, model.config.factor
     if unet.in_channels == unet.out_channels or model.config.low_res is not None:
         return None
-    weight = next(model.autoencoder.parameters())
-    grey = weight.new_zeros(1, 3, request.height, request.width)
-    known = model.autoencoder.encode(grey).mode()
-    mask = known.new_ones(1, 1, request.height // factor, request.width // factor)
-    return torch.cat([mask, known], dim=1)  # (1 1 h w), (1 C h w) -> (1 1+C h w)
+    if canvas is None or canvas.free is None or canvas.mask is None:
+        height, width = -(-request.height // factor), -(-request.width // factor)
+        pixels = torch.zeros(1, 3, height * factor, width * factor)
+        mask = torch.ones(1, 1, height, width)
+    else:
+        pixels, mask = canvas.pixels * (canvas.free < 0.5), canvas.mask
+    known = encode_pixels(model, pixels, canvas.windows if canvas else None)
+    return torch.cat([mask.to(known), known], dim=1)  # (1 1 h w), (1 C h w) -> (1 1+C h w)
+
+
+def condition_of(conditions: Conditions, request: ResolvedRequest, index: int) -> Conditioning:
+    """What picture `index` is told: its prompt, or the mixture of two.
+
+    Raises InputError where two prompts cannot be mixed.
+    """
+    own = conditions[request.prompt_of(index), False]
+    toward = request.toward_of(index)
+    if toward is None:
+        return own
+    text, blend = toward
+    other = conditions[text, False]
+    if not own.joins(other):
+        raise InputError(
+            f"The prompts {request.prompt_of(index)!r} and {text!r} take up unequally many chunks of text, "
+            "so that there is nothing between them; make them about equally long."
+        )
+    return own.mixed(other, blend)
 
 
 def guidance_features(scale: float, width: int) -> Tensor:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import PIL.Image
 import torch
 from torch import Tensor
 
-from calotype.conditioning.conditioning import Conditioning
-from calotype.diffusion import guidance
-from calotype.diffusion.denoiser import Denoiser
-from calotype.diffusion.grids import GRIDS, Grid, leading, linspace, trailing
-from calotype.diffusion.known_noise import NOISES
-from calotype.diffusion.samplers import SAMPLERS, Step
+from calotype.diffusion.samplers import Step
 from calotype.models.latent_diffusion import LatentDiffusion
 from calotype.tasks.adapted import Adapted
-from calotype.tasks.condition import Conditions, encode
-from calotype.tasks.guides import Guides, guides
+from calotype.tasks.canvas import canvas
+from calotype.tasks.condition import Conditions, condition_of
+from calotype.tasks.cut import cut
 from calotype.tasks.picture import Picture, Record
+from calotype.tasks.pixels import decode
 from calotype.tasks.request import Request, ResolvedRequest
-from calotype.tasks.steady import batch_size, steady
+from calotype.tasks.start import plan
+from calotype.tasks.steady import batch_size
 
 
 @dataclass(frozen=True)
@@ -72,45 +69,31 @@ def generate(model: LatentDiffusion, request: Request) -> Iterator[Event]:
     Raises InputError where the model cannot do what is asked, before any work.
     """
     asked = request.resolved(model.config)
-    schedule = model.denoiser.schedule
-    sigmas = _grid(model, asked)(asked.steps, schedule.sigma_min, schedule.sigma_max)
+    given = canvas(model, asked)
     adapted = Adapted(model, asked)
-    told = guides(model, asked, sigmas)
-    yield from map(Notice, (*adapted.notices, *told.notices))
+    way = plan(adapted, asked, given)
+    yield from map(Notice, (*adapted.notices, *way.guides.notices))
     yield from _notices(adapted.reading(asked.prompts[0]), asked)
-    conditions = encode(adapted, asked)
-    factor = model.config.factor
-    channels = model.config.unet.out_channels
-    shape = (channels, asked.height // factor, asked.width // factor)
-    batches = _batches(asked, conditions, adapted, batch_size(model, shape))
-    total, done = len(batches) * asked.steps, 0
+    batches = _batches(asked, way.conditions, adapted, batch_size(model, way.shape()))
+    total, done = len(batches) * way.steps, 0
     yield Encoded(asked, total)
     for indices in batches:
-        noise = NOISES[asked.noise]([asked.seed_of(i) for i in indices])
-        blank = torch.zeros(len(indices), *shape, device=model.device)
-        noised = told.noised(noise, len(indices))
-        x = float(sigmas[0]) * noise(blank)
-        drawing = told.beside(adapted.drawing(asked.prompt_of(indices[0])))
-        denoiser = _denoiser(drawing, asked, conditions, indices, noised)
-        for step in SAMPLERS[asked.sampler](denoiser, x, sigmas, noise, **asked.sampler_options):
-            done += 1
-            x = step.x
-            yield Progress(indices, step, done, total)
+        noise = way.noise(indices)
+        x = torch.zeros(len(indices), *way.shape(), device=model.device)
+        for leg in way.legs(indices, noise):
+            for step in leg.run(x):
+                done += 1
+                x = step.x
+                yield Progress(indices, step, done, total)
         yield Drawn(indices, x)
         if not bool(x.isfinite().all()):
             yield Notice("The sampler ran off to infinity; try another sampler or grid, or less guidance.")
         for i, latents in zip(indices, x, strict=True):
             record = Record(asked.alone(i), model.config.name, model.weights_hash)
-            yield Picture(decode(model, latents), latents, record, i)
-
-
-@torch.no_grad()
-def decode(model: LatentDiffusion, latents: Tensor) -> PIL.Image.Image:
-    """One picture's latents (C h w) to its picture, alone: so it needs least memory and no one's company."""
-    weight = next(model.autoencoder.parameters(), latents)
-    pixels = model.autoencoder.decode(latents[None].to(weight.device, weight.dtype))[0]
-    levels = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to("cpu", torch.uint8)
-    return PIL.Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())  # (3 H W) -> (H W 3)
+            image = decode(model, latents, way.windows).crop((0, 0, asked.width, asked.height))
+            if asked.wrap is not None and given is None:
+                image, latents = cut(image, latents, asked.wrap)
+            yield Picture(image if given is None else given.restored(image), latents, record, i)
 
 
 def _notices(model: LatentDiffusion, request: ResolvedRequest) -> Iterator[Notice]:
@@ -122,7 +105,7 @@ def _notices(model: LatentDiffusion, request: ResolvedRequest) -> Iterator[Notic
         yield Notice(f"The model {model.config.name} has a clip skip of its own; {skip} changes nothing.")
     if request.prompt_syntax != "plain":
         return  # chunks have room for everything
-    for text in dict.fromkeys((*request.prompts, request.negative)):
+    for text in dict.fromkeys(request.texts):
         lost = tokenizer.dropped(text)
         if lost:
             yield Notice(
@@ -135,48 +118,12 @@ def _batches(request: ResolvedRequest, conditions: Conditions, adapted: Adapted,
     batches: list[range] = []
     for i in range(request.pictures):
         last = batches[-1] if batches else range(0)
-        first, prompt = request.prompt_of(last[0] if last else i), request.prompt_of(i)
-        if (
-            0 < len(last) < size
-            and conditions[first, False].joins(conditions[prompt, False])
-            and adapted.loras(first) == adapted.loras(prompt)
-        ):
+        own = condition_of(conditions, request, i)
+        fits = 0 < len(last) < size and (
+            adapted.loras(request.prompt_of(last[0])) == adapted.loras(request.prompt_of(i))
+        )
+        if fits and condition_of(conditions, request, last[0]).joins(own):
             batches[-1] = range(last.start, i + 1)
         else:
             batches.append(range(i, i + 1))
     return batches
-
-
-def _grid(model: LatentDiffusion, request: ResolvedRequest) -> Grid:
-    """The grid asked for, as the model's own scheduler would lay it."""
-    schedule, own = model.denoiser.schedule, model.config.defaults
-    final = schedule.sigma_min if own.ends_at_first and request.sampler == "ddim" else 0.0
-    if request.grid == "leading":
-        return leading(schedule, own.offset, final)
-    if request.grid in ("trailing", "linspace"):
-        return {"trailing": trailing, "linspace": linspace}[request.grid](schedule, final)
-    return GRIDS[request.grid](schedule)
-
-
-def _denoiser(
-    told: Guides,
-    request: ResolvedRequest,
-    conditions: Conditions,
-    indices: Sequence[int],
-    noised: Tensor | None,
-) -> Denoiser:
-    positive = Conditioning.cat([conditions[request.prompt_of(i), False] for i in indices])
-    negative = Conditioning.cat([conditions[request.prompt_of(i), True] for i in indices])
-    apg = None if request.apg is None else guidance.Apg(**request.apg.model_dump())
-    distilled = told.model.config.unet.guidance_width is not None  # it was told the scale, and does the rest
-    return guidance.guided(
-        told.timed(steady(told.model, len(indices))),
-        (
-            told.told(positive, len(indices), noised),
-            told.told(negative, len(indices), noised, negative=True),
-        ),
-        1.0 if distilled else request.guidance,
-        rescale=request.rescale,
-        interval=request.interval,
-        apg=apg,
-    )

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import PIL.Image
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from calotype.checkpoints import controlnet
@@ -120,7 +121,9 @@ def guides(model: LatentDiffusion, request: ResolvedRequest, sigmas: SigmaGrid) 
     Raises InputError where a ControlNet would not speak at any step, or a file is no picture;
     CheckpointError where a ControlNet is damaged.
     """
-    small = None if request.image is None else _tensor(request.image.read()).to(model.device) * 2 - 1
+    small = None
+    if model.config.low_res is not None and request.image is not None:
+        small = _tensor(request.image.read()).to(model.device) * 2 - 1
     if not request.controls:
         return Guides(model, request, None, (), small, ())
     spans = tuple(_span(control, sigmas) for control in request.controls)
@@ -136,7 +139,10 @@ def guides(model: LatentDiffusion, request: ResolvedRequest, sigmas: SigmaGrid) 
                 f"and was scaled to {request.width}x{request.height}; --size says what to draw."
             )
             image = image.resize((request.width, request.height), PIL.Image.Resampling.LANCZOS)
-        pictures.append(_tensor(image).to(model.device, dtype))
+        factor = model.config.factor
+        fill = (0, -request.width % factor, 0, -request.height % factor)
+        whole = F.pad(_tensor(image), fill, mode="replicate")  # (1 3 H W), filled up to whole latents
+        pictures.append(whole.to(model.device, dtype))
     controlled = model.replace(denoiser=model.denoiser.controlled(controls).eval())
     return Guides(controlled, request, controls.hinted(pictures), spans, small, tuple(notices))
 

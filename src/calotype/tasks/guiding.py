@@ -102,10 +102,10 @@ class Guiding(BaseModel):
         """
         fields: dict[str, Any] = {"controls": tuple(control.settled(config) for control in self.controls)}
         if config.low_res is None:
-            if self.image is not None or self.noise_level is not None:
+            if self.noise_level is not None:
                 raise InputError(
-                    f"The model {config.name} does not enlarge pictures, so that it takes no picture to "
-                    "enlarge and no noise level; use the x4 upscaler."
+                    f"The model {config.name} does not enlarge pictures, so that it takes no noise level; "
+                    "leave it out, or use the x4 upscaler."
                 )
             return fields
         if self.image is None:

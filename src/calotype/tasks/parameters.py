@@ -45,8 +45,9 @@ GRIDS = {
     "ays_sdxl": "Align Your Steps XL",
     "ays_svd": "Align Your Steps SVD",
     "flow": "Flow",
+    "lcm": "LCM",
 }
-"""Our grids' names there; the last three are names of our own."""
+"""Our grids' names there; the last four are names of our own."""
 
 _OTHER_GRIDS = {"sgm uniform": "trailing", "uniform": "linspace", "ddim_uniform": "leading"}
 

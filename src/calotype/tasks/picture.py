@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,20 @@ class Record:
             },
             ensure_ascii=False,
         )
+
+    def moved(self, **places: str | None) -> Record:
+        """The same where the pictures it began from lie elsewhere: `image` and `mask`, None as recorded.
+
+        Raises InputError for a picture that it did not begin from.
+        """
+        found = {}
+        for name, place in places.items():
+            source = getattr(self.request, name)
+            if place is not None and source is None:
+                raise InputError(f"The picture was made without {name}; leave --{name} out.")
+            if place is not None:
+                found[name] = source.at(place)
+        return replace(self, request=self.request.model_copy(update=found))
 
     @classmethod
     def from_json(cls, text: str) -> Record:
@@ -92,6 +106,29 @@ def write_png(path: Path, image: PIL.Image.Image, info: PIL.PngImagePlugin.PngIn
         partial.unlink(missing_ok=True)
 
 
+ANIMATIONS = {".webp": "WEBP", ".gif": "GIF"}
+
+
+def write_animation(path: Path, images: Sequence[PIL.Image.Image], per_second: float) -> None:
+    """The pictures one after the other for ever, as WebP or GIF by the name; OutputError where that fails."""
+    partial = _partial(path)
+    first, *rest = images
+    try:
+        first.save(
+            partial,
+            ANIMATIONS[path.suffix.lower()],
+            save_all=True,
+            append_images=rest,
+            duration=round(1000 / per_second),
+            loop=0,
+        )
+        os.replace(partial, path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {_reason(error)}.") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def read(path: str | Path) -> tuple[PIL.Image.Image, Record]:
     """A picture and its record; InputError where the file is no picture or has no record."""
     try:
@@ -109,11 +146,18 @@ def read(path: str | Path) -> tuple[PIL.Image.Image, Record]:
 
 
 def default_paths(request: ResolvedRequest) -> list[Path]:
-    """For pictures whose place nobody named: the prompt's words and the seed, `a-red-apple-7.png`."""
+    """For pictures whose place nobody named: the prompt's words and the seed, `a-red-apple-7.png`.
+
+    Pictures of one seed have the variation's seed too, or the frame's number.
+    """
     paths = []
+    digits = len(str(request.pictures - 1))
     for i in range(request.pictures):
         words = re.sub(r"[\W_]+", "-", request.prompt_of(i).lower()).strip("-")
-        paths.append(Path(f"{words[:40].rstrip('-') or 'picture'}-{request.seed_of(i)}.png"))
+        own = "" if request.frames is None else f"-{i:0{digits}}"
+        if request.vary_seed is not None:
+            own = f"-{request.vary_seed + i}"
+        paths.append(Path(f"{words[:40].rstrip('-') or 'picture'}-{request.seed_of(i)}{own}.png"))
     return paths
 
 

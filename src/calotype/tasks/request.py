@@ -23,10 +23,10 @@ from calotype.tasks.additions import (
     located_loras,
     used_loras,
 )
+from calotype.tasks.editing import LONGEST_SIDE, Editing, key_frame
 from calotype.tasks.guiding import Guiding
 
 LONGEST_PROMPT = 4000  # characters, some 700 English words
-LONGEST_SIDE = 4096  # pixels
 MOST_STEPS = 1000
 MOST_PICTURES = 10_000
 LAST_SEED = 2**64 - 1
@@ -42,7 +42,7 @@ class Apg(BaseModel):
     momentum: float = -0.5
 
 
-class Request(Guiding):
+class Request(Editing, Guiding):
     """Pictures to make.  Every wrong field is an InputError of one sentence, also from JSON.
 
     A field that is None is the model's own default, or for the seed a fresh one; `resolved` fills them in,
@@ -68,7 +68,7 @@ class Request(Guiding):
     lora_live         LoRAs at work beside the weights instead of added to them: less memory, slower steps
     embeddings        textual inversions, as "easy.pt" or "cat.safetensors:mycat"
 
-    and the fields of `Guiding`.
+    and the fields of `Editing` and of `Guiding`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -140,6 +140,8 @@ class Request(Guiding):
         _known("noise", self.noise, NOISES)
         _known("prompt syntax", self.prompt_syntax, SYNTAXES)
         self._check_options()
+        self.check_inversion(self.sampler, self.sampler_options)
+        self._check_sequence()
         if self.pictures > MOST_PICTURES:
             raise InputError(
                 f"The request is for {self.pictures} pictures; ask for at most {MOST_PICTURES} at once."
@@ -155,6 +157,16 @@ class Request(Guiding):
                 raise InputError(f"{name} is {value}; give a number of pixels from 1 to {LONGEST_SIDE}.")
         return self
 
+    def _check_sequence(self) -> None:
+        if self.frames is None:
+            return
+        if len(self.prompts) < 2 or self.count != 1:
+            raise InputError("frames lead from prompt to prompt; give two prompts or more, and a count of 1.")
+        if self.frames < len(self.prompts):
+            raise InputError(
+                f"frames is {self.frames}; give at least as many as there are prompts, {len(self.prompts)}."
+            )
+
     def _check_texts(self) -> None:
         if not self.prompts:
             raise InputError("There is no prompt; say in words what to draw.")
@@ -164,6 +176,8 @@ class Request(Guiding):
         for name, text in (
             *(("prompt", prompt) for prompt in self.prompts),
             ("negative prompt", self.negative),
+            ("second prompt (toward)", self.toward or ""),
+            ("prompt of the image (was)", self.was or ""),
         ):
             if len(text) > LONGEST_PROMPT:
                 raise InputError(
@@ -187,19 +201,20 @@ class Request(Guiding):
     @property
     def pictures(self) -> int:
         """How many pictures are asked for in all."""
-        return len(self.prompts) * self.count
+        return len(self.prompts) * self.count if self.frames is None else self.frames
 
     def resolved(self, config: ModelConfig) -> ResolvedRequest:
         """The same request with nothing left open, for this model.
 
-        Raises InputError where the model cannot make that size or read that prompt, where a file is not
-        found, or where the model or a ControlNet cannot be guided as asked.
+        Raises InputError where the model cannot make that size or read that prompt, where a file or a
+        picture cannot be had, or where the model or a ControlNet cannot be guided as asked.
         """
-        guided = self.guided(config, self.width, self.height)
+        settled = self.settled(config, self.width, self.height)
+        settled |= self.guided(config, self.width, self.height)
         width = config.size if self.width is None else self.width
         height = config.size if self.height is None else self.height
         for name, side in (("width", width), ("height", height)):
-            if side % config.factor:
+            if side % config.factor and self.image is None:  # an image is filled up, and cut again
                 below = max(config.factor, side // config.factor * config.factor)
                 near = sorted({below, side // config.factor * config.factor + config.factor})
                 raise InputError(
@@ -215,8 +230,12 @@ class Request(Guiding):
             "prompt_syntax": own.prompt_syntax,
             "seed": secrets.randbelow(2**32),
         }
+        if self.invert is not None:
+            fresh["sampler"] = "euler" if self.invert == "euler" else "ddpm"
+        if self.vary is not None:
+            fresh["vary_seed"] = secrets.randbelow(2**32)
         given = {name: value for name, value in self if value is not None}
-        asked = ResolvedRequest(**{**fresh, **given, "width": width, "height": height, **guided})
+        asked = ResolvedRequest(**{**fresh, **given, "width": width, "height": height, **settled})
         asked.check_reading(config)
         return asked.located()
 
@@ -258,7 +277,7 @@ class ResolvedRequest(Request):
 
         Raises InputError where one is not found or is another than that of its hash.
         """
-        prompts = [found for text in self.prompts if (found := self.parsed(text)) is not None]
+        prompts = [found for text in self.texts[:-1] if (found := self.parsed(text)) is not None]
         loras = located_loras(self.loras, prompts)
         return self.model_copy(update={"loras": loras, "embeddings": located_embeddings(self.embeddings)})
 
@@ -266,19 +285,45 @@ class ResolvedRequest(Request):
         """The LoRAs of a prompt's pictures, with the weights they have there."""
         return used_loras(self.loras, self.parsed(text))
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Every text the model reads, the negative one last."""
+        others = (text for text in (self.toward, self.was) if text is not None)
+        return (*self.prompts, *others, self.negative)
+
     def seed_of(self, index: int) -> int:
-        """The seed of picture `index`."""
-        return self.seed + index
+        """The seed of picture `index`; the frames of a sequence and the variations of a seed share one."""
+        return self.seed + (index if self.frames is None and self.vary is None else 0)
 
     def prompt_of(self, index: int) -> str:
         """The prompt of picture `index`: pictures come prompt by prompt."""
+        if self.frames is not None:
+            return self.prompts[key_frame(index, self.frames, len(self.prompts))[0]]
         return self.prompts[index // self.count]
+
+    def toward_of(self, index: int) -> tuple[str, float] | None:
+        """The second prompt of picture `index`, and how far it is mixed in; None for none."""
+        if self.frames is None:
+            return None if self.toward is None else (self.toward, self.blend)
+        first, blend = key_frame(index, self.frames, len(self.prompts))
+        return (self.prompts[first + 1], blend) if blend else None
 
     def alone(self, index: int) -> ResolvedRequest:
         """The request that makes picture `index` and no other."""
         prompt = self.prompt_of(index)
-        alone = {"prompts": (prompt,), "count": 1, "seed": self.seed_of(index)}
-        return self.model_copy(update={**alone, "loras": self.loras_of(prompt)})
+        toward, blend = self.toward_of(index) or (None, 0.0)
+        return self.model_copy(
+            update={
+                "prompts": (prompt,),
+                "count": 1,
+                "seed": self.seed_of(index),
+                "vary_seed": None if self.vary_seed is None else self.vary_seed + index,
+                "frames": None,
+                "toward": toward,
+                "blend": blend,
+                "loras": self.loras_of(prompt),
+            }
+        )
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -307,6 +352,6 @@ def _sentence(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         known = list(Request.model_fields)
         near = difflib.get_close_matches(where, known, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}."
+        hint = f"did you mean {near[0]!r}?" if near else "the docstring of Request lists what it has."
         return f"A request has no field {where!r}; {hint}"
     return f"{where} is {first['input']!r}; {first['msg'][0].lower()}{first['msg'][1:]}."

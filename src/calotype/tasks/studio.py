@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, overload
 
 import PIL.Image
@@ -13,9 +14,11 @@ from torch import Tensor
 from calotype.checkpoints import shelf
 from calotype.errors import InputError
 from calotype.models.latent_diffusion import LatentDiffusion
-from calotype.tasks.generate import Event, Notice, decode, generate
+from calotype.tasks.generate import Event, Notice, generate
 from calotype.tasks.picture import Picture
+from calotype.tasks.pixels import decode
 from calotype.tasks.request import Request
+from calotype.tasks.vary import variations
 
 
 class Studio:
@@ -56,6 +59,23 @@ class Studio:
             elif isinstance(event, Picture):
                 pictures.append(event)
         return pictures
+
+    def vary(
+        self,
+        picture: str | Path | Picture,
+        amount: float = 0.2,
+        *,
+        count: int = 4,
+        seed: int | None = None,
+        prompt: str | None = None,
+    ) -> list[PIL.Image.Image]:
+        """Pictures like one that Calotype made, whose noise is turned by `amount` (0 to 1) to other seeds'.
+
+        A file that does not say how it was made is drawn anew by image to image, `amount` strong; it needs a
+        `prompt`.  `seed` is the first variation's.  Raises InputError.
+        """
+        asked = variations(picture, amount, count, seed, prompt, self.name)
+        return [event.image for event in self.events(asked) if isinstance(event, Picture)]
 
     def events(self, request: Request) -> Iterator[Event]:
         """Everything that happens on the way, to watch, preview or stop by leaving the loop."""

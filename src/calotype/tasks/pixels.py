@@ -1,0 +1,62 @@
+"""Between pictures and latents, whole or window by window."""
+
+from __future__ import annotations
+
+import numpy as np
+import PIL.Image
+import torch
+from torch import Tensor
+
+from calotype.diffusion.windows import Windows, mapped
+from calotype.models.latent_diffusion import LatentDiffusion
+from calotype.tasks.request import ResolvedRequest
+
+
+def windows_of(model: LatentDiffusion, request: ResolvedRequest) -> Windows | None:
+    """The windows in which a request's latents are seen, encoded and decoded; None for the whole at once.
+
+    A picture whose ends meet is seen in windows of the size that the model was trained on.
+    """
+    if request.tile is None and request.wrap is None:
+        return None
+    factor = model.config.factor
+    size = (-(-request.height // factor), -(-request.width // factor))
+    side = (request.tile or model.config.size) // factor
+    wrap = request.wrap or ""
+    return Windows(size, (side, side), ("y" in wrap, "x" in wrap))
+
+
+@torch.no_grad()
+def encode_pixels(model: LatentDiffusion, pixels: Tensor, windows: Windows | None) -> Tensor:
+    """(B 3 H W) in [-1, 1], sides multiples of the model's factor -> latents (B C h w) in float32."""
+    weight = next(model.autoencoder.parameters(), next(model.denoiser.parameters()))
+
+    def encode(part: Tensor) -> Tensor:
+        return model.autoencoder.encode(part.to(weight.device, weight.dtype)).mode().float()
+
+    return encode(pixels) if windows is None else mapped(windows, encode, pixels, model.config.factor, 1)
+
+
+@torch.no_grad()
+def decode(model: LatentDiffusion, latents: Tensor, windows: Windows | None = None) -> PIL.Image.Image:
+    """One picture's latents (C h w) to its picture, alone: so it needs least memory and no one's company."""
+    weight = next(model.autoencoder.parameters(), latents)
+
+    def whole(part: Tensor) -> Tensor:
+        return model.autoencoder.decode(part.to(weight.device, weight.dtype)).float()
+
+    x = latents[None]
+    pixels = whole(x) if windows is None else mapped(windows, whole, x, 1, model.config.factor)
+    return to_image(pixels[0])
+
+
+def to_tensor(image: PIL.Image.Image) -> Tensor:
+    """An RGB picture to (1 3 H W) in [-1, 1]."""
+    levels = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # (H W 3) -> (3 H W)
+    return (levels.float() / 127.5 - 1)[None]
+
+
+def to_image(pixels: Tensor) -> PIL.Image.Image:
+    """(3 H W) in [-1, 1], what lies outside cut, to a picture."""
+    levels = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to("cpu", torch.uint8)
+    return PIL.Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())  # (3 H W) -> (H W 3)
