@@ -16,6 +16,7 @@ from calotype.diffusion.grids import (
     lcm,
     leading,
     linspace,
+    raised,
     trailing,
 )
 from calotype.diffusion.schedule import SIGMA_FAR, SIGMA_LIMIT, FlowSchedule, NoiseSchedule
@@ -49,6 +50,15 @@ def test_lcm_timesteps_are_diffusers(steps: int) -> None:
     theirs = LCMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
     theirs.set_timesteps(steps)
     assert SD.step_at(lcm(SD)(steps, *FULL)[:-1]).tolist() == theirs.timesteps.tolist()
+
+
+def test_raised_is_trailing_times_three_far_below_the_top() -> None:
+    top = COSINE.sigma_max
+    plain = trailing(COSINE)(20, COSINE.sigma_min, top)
+    higher = raised(COSINE)(20, COSINE.sigma_min, top)
+    assert float(higher[0]) == pytest.approx(top)
+    assert higher[1:-1].tolist() == pytest.approx((3 * plain[1:-1]).tolist(), rel=0.01)
+    assert raised(SD, 1.0)(7, *FULL).tolist() == pytest.approx(trailing(SD)(7, *FULL).tolist())
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 9, 10, 20, 25, 27, 30, 50, 100, 999, 1000])

@@ -69,6 +69,23 @@ def trailing(schedule: Schedule, final_sigma: float = 0.0) -> Grid:
     return grid
 
 
+def raised(schedule: Schedule, factor: float = 3.0) -> Grid:
+    """Trailing's levels, the low ones `factor` times as high: more steps where words decide what is drawn.
+
+    1/sigma' = 1/(factor sigma) + (1 - 1/factor)/sigma_max, so that sigma_max stays where it is.  A shift of the
+    log signal-to-noise ratio, as larger pictures need one (arXiv 2301.11093, section 2.1).
+    """
+    even = trailing(schedule)
+
+    def grid(steps: int, sigma_min: float, sigma_max: float) -> SigmaGrid:
+        sigmas = even(steps, sigma_min, sigma_max)[:-1]
+        top = sigmas[0]
+        higher = 1 / (1 / (factor * sigmas) + (1 - 1 / factor) / top)
+        return _ending(higher.clamp(max=float(top)))
+
+    return grid
+
+
 def linspace(schedule: Schedule, final_sigma: float = 0.0) -> Grid:
     """n steps from the last to the first, both included (Improved DDPM, arXiv 2102.09672, section 4)."""
 
@@ -152,6 +169,7 @@ def _not_from_afar(grid: Grid) -> Grid:
 GRIDS: dict[str, Callable[[Schedule], Grid]] = {
     "leading": leading,
     "trailing": trailing,
+    "raised": raised,
     "linspace": linspace,
     "lcm": lcm,
     "karras": lambda _: _not_from_afar(karras),

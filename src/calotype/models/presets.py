@@ -56,7 +56,7 @@ def icons() -> ModelConfig:
         ),
         parameterization="v",
         schedule=ScheduleConfig("cosine"),
-        defaults=Defaults(steps=20, guidance=4.0, sampler="dpmpp_2m", grid="trailing"),
+        defaults=Defaults(steps=20, guidance=4.0, sampler="dpmpp_2m", grid="raised"),
     )
 
 

@@ -46,8 +46,9 @@ GRIDS = {
     "ays_svd": "Align Your Steps SVD",
     "flow": "Flow",
     "lcm": "LCM",
+    "raised": "Raised",
 }
-"""Our grids' names there; the last four are names of our own."""
+"""Our grids' names there; the last five are names of our own."""
 
 _OTHER_GRIDS = {"sgm uniform": "trailing", "uniform": "linspace", "ddim_uniform": "leading"}
 
