@@ -72,8 +72,8 @@ def trailing(schedule: Schedule, final_sigma: float = 0.0) -> Grid:
 def raised(schedule: Schedule, factor: float = 3.0) -> Grid:
     """Trailing's levels, the low ones `factor` times as high: more steps where words decide what is drawn.
 
-    1/sigma' = 1/(factor sigma) + (1 - 1/factor)/sigma_max, so that sigma_max stays where it is.  A shift of the
-    log signal-to-noise ratio, as larger pictures need one (arXiv 2301.11093, section 2.1).
+    1/sigma' = 1/(factor sigma) + (1 - 1/factor)/sigma_max, so that sigma_max stays where it is.  A shift of
+    the log signal-to-noise ratio, as larger pictures need one (arXiv 2301.11093, section 2.1).
     """
     even = trailing(schedule)
 
