@@ -197,12 +197,12 @@ def test_the_models_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert collection.find("a", tmp_path, (".safetensors", ".pt")).name == "a.pt"
     for name, sentence in (
         ("flatt", r"no flatt\.safetensors in .*; did you mean 'flat'"),
-        ("zzzzz", "name a file that is there"),
+        ("zzzzz", "there are: a, styles/flat"),
         ("../flat", "There is no"),
-        ("twice", "There are 2 files 'twice'"),
+        ("twice", "has several models called 'twice'"),
     ):
         with pytest.raises(InputError, match=sentence):
             collection.find(name, tmp_path)
     monkeypatch.setenv("CALOTYPE_MODELS", str(tmp_path / "nowhere"))
-    with pytest.raises(InputError, match=r"CALOTYPE_MODELS names .*nowhere, which is no folder"):
+    with pytest.raises(InputError, match=r"CALOTYPE_MODELS is .*nowhere, which is no folder"):
         collection.models_folder()

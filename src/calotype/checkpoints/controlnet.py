@@ -103,6 +103,7 @@ def recognise(path: Path) -> FoundControlNet:
         stored = {name: info for name, info in file.shapes.items() if name.startswith(prefix)}
         layout = compvis_names.controlnet_met(stored, prefix)
     piece = Piece.of("ControlNet", "", file, layout, stored)
+    piece.refuse_unknown()
     enter = piece.sources.get("middle.transformer.enter.weight")
     eight = enter is not None and len(enter.shape) == 4  # SD 1.x has 8 heads everywhere
     heads = (lambda _: 8) if eight else sizes.heads_of_64
@@ -124,6 +125,7 @@ def _folder(folder: Path) -> FoundControlNet:
     config = diffusers_config.controlnet(path, told)
     file = open_component(folder, WEIGHTS)
     piece = Piece.of("ControlNet", "", file, diffusers_names.controlnet())
+    piece.refuse_unknown()
     return FoundControlNet(folder, _title(folder, config), config, piece)
 
 

@@ -89,10 +89,14 @@ def levels(path: Path, told: Mapping[str, Any]) -> ScheduleConfig:
     )
 
 
+SPACINGS = {"leading": "leading", "trailing": "trailing", "linspace": "linspace", "raised": "trailing"}
+
+
 def settings(config: ModelConfig) -> dict[str, Any]:
     """The inverse; CheckpointError for a model that is no diffusion by steps.
 
-    A sampler or grid that diffusers does not have is left out for DDIM's.
+    A sampler or grid that diffusers does not have is left out for DDIM's, the raised grid for the one it is
+    raised from.
     """
     schedule, own = config.schedule, config.defaults
     if schedule.kind not in BETAS.values() or config.parameterization not in PREDICTIONS:
@@ -104,7 +108,7 @@ def settings(config: ModelConfig) -> dict[str, Any]:
     told: dict[str, Any] = level_settings(schedule) | {
         "_class_name": kinds.get(own.sampler.removesuffix("_sde"), "DDIMScheduler"),
         "prediction_type": PREDICTIONS[config.parameterization],
-        "timestep_spacing": own.grid if own.grid in ("leading", "trailing", "linspace") else "leading",
+        "timestep_spacing": SPACINGS.get(own.grid, "leading"),
         # Where it means nothing, 1 spares people a warning of the pipeline's.
         "steps_offset": own.offset if own.grid == "leading" else 1,
     }
