@@ -11,11 +11,14 @@ from calotype.training.loop import new_optimizer
 from calotype.training.muon import RMS, Muon, orthogonal
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(24, 24), (16, 80), (80, 16)])
-def test_singular_values_come_near_one_and_directions_stay(shape: tuple[int, int]) -> None:
+def test_singular_values_come_near_one_and_directions_stay(
+    shape: tuple[int, int], dtype: torch.dtype
+) -> None:
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(shape, generator=generator)
-    found = orthogonal(matrix)
+    found = orthogonal(matrix, dtype)
     values = torch.linalg.svdvals(found)
     assert values.max() < 1.3
     assert values[: min(shape) // 2].min() > 0.6
@@ -38,7 +41,7 @@ class Small(nn.Module):
 
 def test_tables_ends_and_vectors_stay_with_adamw() -> None:
     module = Small().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    config = TrainConfig(optimizer="muon", learning_rate=0.01, weight_decay=0.0)
+    config = TrainConfig(optimizer="muon", learning_rate=0.01, weight_decay=0.0, precision="float32")
     optimizer = new_optimizer(config, module)
     assert isinstance(optimizer, Muon)
     before = {name: p.detach().clone() for name, p in module.named_parameters()}

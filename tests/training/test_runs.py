@@ -14,6 +14,7 @@ from PIL import Image
 
 from calotype.checkpoints import native
 from calotype.errors import DataError, InputError, TrainingError
+from calotype.models import precision
 from calotype.models.presets import tiny
 from calotype.training.config import (
     AutoencoderTraining,
@@ -242,6 +243,29 @@ def test_resuming_with_other_options_names_them(data: DataSet, tmp_path: Path) -
         train_autoencoder(data, tmp_path / "run", "steps=2", resume=True, threads=before + 1, inexact=True)
     finally:
         torch.set_num_threads(before)
+
+
+def test_the_precision_is_decided_once_and_kept(
+    data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def go_on(folder: str, steps: str, *settings: str, units: bool, resume: bool = False) -> dict[str, Any]:
+        monkeypatch.setattr(precision, "_cpu_multiplies_bf16", lambda: units)
+        config = override(tiny_autoencoder(), [steps, *settings])
+        return go(prepare_autoencoder(config, tiny(), data, Plan(tmp_path / folder, resume, device="cpu")))
+
+    assert go_on("plain", "steps=2", units=False)["precision"] == "float32"
+    assert json.loads((tmp_path / "plain" / "config.json").read_text())["config"]["precision"] == "float32"
+    recipe = native.describe(tmp_path / "plain" / "model.safetensors").recipe
+    assert recipe["training"]["precision"] == "float32"
+    assert go_on("plain", "steps=2", units=True, resume=True)["precision"] == "float32"
+
+    assert go_on("fast", "steps=2", units=True)["precision"] == "bf16"
+    with pytest.raises(TrainingError, match="bf16, for which this machine has no units"):
+        go_on("fast", "steps=2", units=False, resume=True)
+    again = go_on("fast", "steps=2", "precision=bf16", units=False, resume=True)
+    assert again["precision"] == "bf16"
+    with pytest.raises(TrainingError, match="another precision"):
+        go_on("fast", "steps=2", "precision=float32", units=False, resume=True)
 
 
 def test_a_damaged_checkpoint_is_named(data: DataSet, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,7 @@ Tile = Annotated[int, typer.Option(help="Side of the tiles that a large picture 
 Jacobian = Annotated[
     bool, typer.Option("--jacobian", help="Guide through the network's slope: better, three times slower.")
 ]
-Fast = Annotated[bool, typer.Option("--fast", help="Compute in bf16.")]
+Fast = Annotated[bool, typer.Option("--fast", help="Compute in 16 bits, where the device has units for it.")]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; the best there is if not given.")]
 
 
@@ -163,23 +164,23 @@ def _options(samples: int | None, seed: int, steps: int, tile: int, jacobian: bo
 def _opened(
     picture: Path, output: Path, model: str, fast: bool, device: str | None, grow: int = 1
 ) -> tuple[Photo, PixelDiffusion]:
-    import torch
-
     from calotype.checkpoints import native
     from calotype.checkpoints.shelf import find
+    from calotype.models.precision import DTYPES, reduced
     from calotype.tasks.photo_file import check_photo_path, read_photo
     from calotype.tasks.studio import pick_device
 
     photo = read_photo(picture, grow)
     check_photo_path(output, photo)
-    dtype = torch.bfloat16 if fast else torch.float32
-    return photo, native.load_pixel(find(model), pick_device(device), dtype)
+    place = pick_device(device)
+    kind = reduced(place) if fast else "float32"
+    if kind is None:
+        print("calotype: this machine has no units for 16 bits; float32 is faster on it.", file=sys.stderr)
+    return photo, native.load_pixel(find(model), place, DTYPES[kind or "float32"])
 
 
 @contextmanager
 def _watching() -> Iterator[Callable[[int, int], None]]:
-    import sys
-
     from rich.console import Console
     from rich.progress import Progress
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 from calotype.errors import InputError
 
 Decay = Literal["constant", "linear", "cosine"]
-Precision = Literal["bf16", "float32"]
+Precision = Literal["auto", "bf16", "float32"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class TrainConfig:
     The learning rate rises over `warmup` steps, stays, and falls by `decay` over the last
     `cooldown` fraction of the run.  `ema_length` is the relative width of the power-function
     average of the weights (EDM2, arXiv 2312.02696, eq. 7 ff.); `image_size` None keeps the
-    model's own.  `*_every` count steps; 0 switches the thing off.
+    model's own.  `*_every` count steps; 0 switches the thing off.  `precision` is what the networks
+    compute in: auto is bf16 where the device has units for it, decided once when a run begins.
     """
 
     steps: int = 1000
@@ -40,7 +41,7 @@ class TrainConfig:
     beta2: float = 0.99
     clip: float = 1.0
     ema_length: float = 0.10
-    precision: Precision = "bf16"
+    precision: Precision = "auto"
     seed: int = 0
     image_size: int | None = None
     log_every: int = 10

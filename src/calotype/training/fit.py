@@ -6,13 +6,14 @@ import json
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from calotype.errors import TrainingError
+from calotype.models import precision
 from calotype.training.config import TrainConfig, differences, to_json
 from calotype.training.ema import Ema
 from calotype.training.folder import RunFolder, write_text
@@ -46,6 +47,35 @@ class Plan:
     device: str | None = None
     threads: int | None = None
     inexact: bool = False
+
+
+C = TypeVar("C", bound=TrainConfig)
+
+
+def training_device(plan: Plan) -> torch.device:
+    """Where a run computes: CUDA if there is one and the plan allows it."""
+    return torch.device("cpu" if plan.device == "cpu" or not torch.cuda.is_available() else "cuda")
+
+
+def settled(config: C, plan: Plan) -> C:
+    """The configuration with its precision decided: the person's own, else that of the run which goes on,
+    else what the device is fast in.
+
+    Raises TrainingError where a run that goes on computes in what this device would have to emulate.
+    """
+    if config.precision != "auto":
+        return config
+    fast = precision.for_training(training_device(plan))
+    checkpoints = RunFolder.checkpoints_in(plan.folder) if plan.resume else []
+    if not checkpoints:
+        return replace(config, precision=fast)
+    kept = json.loads(read_facts(checkpoints[-1])["config"]).get("precision")
+    if kept == "bf16" and fast != "bf16":
+        raise TrainingError(
+            f"The run in {plan.folder} computes in bf16, for which this machine has no units; resume it on "
+            "one that has, start a new run here with --init-from, or go on slowly with --set precision=bf16."
+        )
+    return replace(config, precision=kept)
 
 
 def new_accelerator(device: str | None) -> Any:
@@ -234,6 +264,7 @@ class Run:
             "finished": self.state.step == self.config.steps,
             "step": self.state.step,
             "steps": self.config.steps,
+            "precision": self.config.precision,
             "images_seen": seen,
             "epochs": round(seen / self.order.count, 3),
             "seconds": round(self.seconds, 1),

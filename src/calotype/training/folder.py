@@ -63,7 +63,12 @@ class RunFolder:
 
     def checkpoints(self) -> list[Path]:
         """The checkpoints, oldest first."""
-        return sorted((self.path / "checkpoints").glob("step-*.safetensors"))
+        return self.checkpoints_in(self.path)
+
+    @staticmethod
+    def checkpoints_in(path: Path) -> list[Path]:
+        """Those of a folder, whoever holds it."""
+        return sorted((path / "checkpoints").glob("step-*.safetensors"))
 
     def write_checkpoint(self, state: TrainState, facts: Mapping[str, Any], keep: int) -> Path:
         """Write the state as it is now and remove all but the newest `keep`."""

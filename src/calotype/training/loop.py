@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from calotype.errors import TrainingError
+from calotype.models.precision import DTYPES
 from calotype.training.config import TrainConfig
 from calotype.training.muon import Muon
 from calotype.training.state import TrainState
@@ -69,12 +70,19 @@ def new_optimizer(config: TrainConfig, module: torch.nn.Module) -> torch.optim.O
     )
     if not hidden:
         return adamw
-    return Muon(hidden, adamw, momentum=MOMENTUM, weight_decay=config.weight_decay)
+    return Muon(hidden, adamw, momentum=MOMENTUM, weight_decay=config.weight_decay, dtype=inside(config))
 
 
 def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
     """bf16 inside the networks where the configuration says so; nothing otherwise."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
+    return torch.autocast(device.type, torch.bfloat16, enabled=inside(config) == torch.bfloat16)
+
+
+def inside(config: TrainConfig) -> torch.dtype:
+    """What the networks compute in; TrainingError where that is not `settled` yet."""
+    if config.precision == "auto":
+        raise TrainingError("precision is still auto; a run begins with `settled` configurations.")
+    return DTYPES[config.precision]
 
 
 def train(

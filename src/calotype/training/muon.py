@@ -19,15 +19,21 @@ with it, both share one learning rate and one weight decay."""
 class Muon(torch.optim.Optimizer):
     """`matrices` by Muon, the groups of `adamw` by AdamW; one learning rate in every group.
 
-    A kernel (O I h w) counts as a matrix (O, I*h*w).
+    A kernel (O I h w) counts as a matrix (O, I*h*w).  Updates are computed in `dtype`; bf16 is enough.
     """
 
     def __init__(
-        self, matrices: Iterable[Tensor], adamw: torch.optim.AdamW, *, momentum: float, weight_decay: float
+        self,
+        matrices: Iterable[Tensor],
+        adamw: torch.optim.AdamW,
+        *,
+        momentum: float,
+        weight_decay: float,
+        dtype: torch.dtype,
     ) -> None:
         defaults = {"lr": adamw.defaults["lr"], "momentum": momentum, "weight_decay": weight_decay}
         super().__init__(matrices, defaults)
-        self._adamw = adamw
+        self._adamw, self._dtype = adamw, dtype
         adamw.state = self.state  # one state for whoever saves or loads it
         self.param_groups += adamw.param_groups
 
@@ -45,18 +51,18 @@ class Muon(torch.optim.Optimizer):
             state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
             nesterov = parameter.grad.lerp(state["momentum"], group["momentum"])
             matrix = nesterov.flatten(1)  # (O I h w) -> (O I*h*w)
-            update = orthogonal(matrix).view(nesterov.shape)  # (O I*h*w) -> (O I h w)
+            update = orthogonal(matrix, self._dtype).view(nesterov.shape)  # (O I*h*w) -> (O I h w)
             scale = RMS * max(matrix.shape) ** 0.5
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
             parameter.add_(update, alpha=-group["lr"] * scale)
         self._adamw.step()
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """The nearest matrix (M N) with singular values about 1, by Newton-Schulz rounds in bf16."""
+def orthogonal(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    """The nearest matrix (M N) with singular values about 1, by Newton-Schulz rounds in `dtype`."""
     a, b, c = COEFFICIENTS
     tall = matrix.shape[0] > matrix.shape[1]
-    x = (matrix / (matrix.norm() + 1e-7)).bfloat16()
+    x = (matrix / (matrix.norm() + 1e-7)).to(dtype)
     x = x.mT if tall else x  # fewer rows than columns, so that the product below is small
     for _ in range(ROUNDS):
         square = x @ x.mT

@@ -14,7 +14,7 @@ from calotype.diffusion.loss import diffusion_loss, mixed_sigmas
 from calotype.errors import InputError
 from calotype.models.pixel_diffusion import PixelConfig, PixelDiffusion, build_pixel
 from calotype.training.config import PixelTraining
-from calotype.training.fit import Plan, Run
+from calotype.training.fit import Plan, Run, settled
 from calotype.training.objective import VALIDATION_STEP, Objective
 from calotype.training.order import BatchOrder, step_generator
 from calotype.training.prepared import to_signed
@@ -141,6 +141,7 @@ def prepare_pixels(
     init_from: Path | None = None,
 ) -> Run:
     """A run that trains a pixel model, from fresh weights or those of a checkpoint."""
+    config = settled(config, plan)
     model = native.load_pixel(init_from) if init_from else build_pixel(model_config, seed=config.seed)
     objective = PixelObjective(config, model, data.pictures, data.held_out)
     order = BatchOrder(len(data.pictures), config.batch, config.seed, data.weights(config.balance))

@@ -95,9 +95,15 @@ def cached(key: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tens
 
 @torch.no_grad()
 def encode_all(
-    autoencoder: Autoencoder, pictures: Tensor, key: str, watch: Callable[[int, int], None]
+    autoencoder: Autoencoder,
+    pictures: Tensor,
+    key: str,
+    watch: Callable[[int, int], None],
+    dtype: torch.dtype = torch.float32,
 ) -> Latents:
-    """Latents of uint8 pictures (N 3 H W); `key` is their content hash, `watch` gets (done, total)."""
+    """Latents of uint8 pictures (N 3 H W), computed in `dtype`; `key` is their content hash, `watch` gets
+    (done, total).
+    """
     device = next(autoencoder.parameters()).device
     # only what makes latents: another decoder leaves them as they are
     encoding = ("encoder.", "quant_conv.")
@@ -108,14 +114,14 @@ def encode_all(
         means, stds = [], []
         for part in pictures.split(64):
             images = to_signed(part).to(device, memory_format=torch.channels_last)
-            with torch.autocast(device.type, torch.bfloat16):
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 posterior = autoencoder.encode(images)
             means.append(posterior.mean.float().half().cpu())
             stds.append(((0.5 * posterior.logvar.float()).exp() * posterior.scale).half().cpu())
             watch(sum(map(len, means)), len(pictures))
         return {"mean": torch.cat(means).contiguous(), "std": torch.cat(stds).contiguous()}
 
-    found = cached(f"latents {key} {weights} {tuple(pictures.shape)}", compute)
+    found = cached(f"latents {key} {weights} {tuple(pictures.shape)} {dtype}", compute)
     return Latents(found["mean"], found["std"])
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from calotype.checkpoints import native
@@ -21,7 +20,8 @@ from calotype.models.config import ModelConfig
 from calotype.models.latent_diffusion import LatentDiffusion, build
 from calotype.networks.autoencoder import Autoencoder
 from calotype.training.config import AutoencoderTraining, DiffusionTraining, TextTraining, TrainConfig
-from calotype.training.fit import Plan, Run
+from calotype.training.fit import Plan, Run, settled, training_device
+from calotype.training.loop import inside
 from calotype.training.objective import (
     AutoencoderObjective,
     DiffusionObjective,
@@ -126,6 +126,7 @@ def prepare_autoencoder(
     """A run that trains the model's autoencoder, from fresh weights or those of a Calotype checkpoint."""
     if model_config.autoencoder is None:
         raise InputError(f"The model {model_config.name} works on pixels and has no autoencoder to train.")
+    config = settled(config, plan)
     textless = dataclasses.replace(model_config, text=())
     model = build(textless, None, seed=config.seed)
     if init_from is not None:
@@ -153,8 +154,9 @@ def prepare_text(
     """
     if not model_config.text:
         raise InputError(f"The model {model_config.name} takes no text, so there is no encoder to train.")
+    config = settled(config, plan)
     model = _new_model(model_config, data, config.seed, autoencoder, init_from)
-    training, held_out = _examples(model, data, plan, watch)
+    training, held_out = _examples(model, data, config, plan, watch)
     return _run(TextObjective(config, model, training, held_out), config, data, plan, model.config)
 
 
@@ -175,6 +177,7 @@ def prepare_diffusion(
     a text run; without it the tokenizer is learnt from the training captions.  `init_from` is a whole model
     to go on from, with its own parts where no others are named.
     """
+    config = settled(config, plan)
     if init_from is not None:
         model = native.load(init_from)
         if autoencoder is not None:
@@ -183,7 +186,7 @@ def prepare_diffusion(
             model = _with_text_encoder(model, text_encoder, config.seed)
     else:
         model = _new_model(model_config, data, config.seed, autoencoder, text_encoder)
-    training, held_out = _examples(model, data, plan, watch)
+    training, held_out = _examples(model, data, config, plan, watch)
     return _run(DiffusionObjective(config, model, training, held_out), config, data, plan, model.config)
 
 
@@ -211,11 +214,10 @@ def _new_model(
 
 
 def _examples(
-    model: LatentDiffusion, data: DataSet, plan: Plan, watch: Watch
+    model: LatentDiffusion, data: DataSet, config: TrainConfig, plan: Plan, watch: Watch
 ) -> tuple[Examples, Examples | None]:
     """What to train on and what is held out, if anything is."""
-    device = torch.device("cuda" if torch.cuda.is_available() and plan.device != "cpu" else "cpu")
-    model.autoencoder.to(device)
+    model.autoencoder.to(training_device(plan))
 
     def examples(pictures: Tensor, records: Sequence[Record], part: str) -> Examples | None:
         if not len(pictures):
@@ -225,7 +227,11 @@ def _examples(
             return Examples(Pixels(pictures), captions)
         key = f"{data.content} {part}"
         latents = encode_all(
-            model.autoencoder, pictures, key, lambda done, total: watch("computing latents", done, total)
+            model.autoencoder,
+            pictures,
+            key,
+            lambda done, total: watch("computing latents", done, total),
+            inside(config),
         )
         return Examples(latents, captions)
 
