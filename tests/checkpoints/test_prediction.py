@@ -85,7 +85,12 @@ def test_an_unknown_answer_is_an_error() -> None:
         ({"_class_name": "EulerDiscreteScheduler"}, "euler", "linspace", 0, False),
         ({"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True}, "euler", "karras", 0, False),
         ({"_class_name": "LCMScheduler", "timestep_spacing": "leading"}, "lcm", "lcm", 0, False),
-        ({"_class_name": "PNDMScheduler", "steps_offset": 1}, "dpmpp_2m", "karras", 1, False),
+        # SD 1.5's own, and one that Calotype does not have
+        (
+            {"_class_name": "PNDMScheduler", "steps_offset": 1, "set_alpha_to_one": False},
+            *("plms", "leading", 1, True),
+        ),
+        ({"_class_name": "DEISMultistepScheduler", "steps_offset": 1}, "dpmpp_2m", "karras", 1, False),
         (
             {"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++"},
             *("dpmpp_2m_sde", "linspace", 0, False),
@@ -99,6 +104,22 @@ def test_a_folders_scheduler(
     schedule, own = diffusers_scheduler.read(PATH, told | {"beta_schedule": "scaled_linear"}, SD1)
     assert (own.sampler, own.grid, own.offset, own.ends_at_first) == (sampler, grid, offset, at_first)
     assert schedule.zero_terminal_snr == told.get("rescale_betas_zero_snr", False)
+
+
+@pytest.mark.parametrize(
+    ("told", "remark"),
+    [
+        ({"_class_name": "PNDMScheduler", "skip_prk_steps": True}, None),
+        ({"_class_name": "PNDMScheduler"}, "Runge-Kutta"),
+        ({"_class_name": "DEISMultistepScheduler"}, "DEISMultistepScheduler"),
+        ({"_class_name": "DPMSolverMultistepScheduler"}, None),
+        ({"_class_name": "DPMSolverMultistepScheduler", "solver_order": 3}, "of order 3"),
+        ({"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver"}, "is dpmsolver of"),
+    ],
+)
+def test_what_a_scheduler_has_besides_is_told(told: dict[str, Any], remark: str | None) -> None:
+    told_of = diffusers_scheduler.remarks(told)
+    assert [remark in sentence for sentence in told_of] == ([True] if remark else [])
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ MANY = [40, 80, 160, 320]
         ("heun", {}, MANY, 2),
         ("lms", {"order": 1}, MANY, 1),
         ("lms", {"order": 2}, MANY, 2),
+        ("plms", {}, MANY, 2),
         ("dpmpp_2m", {}, MANY, 2),
         ("dpmpp_2m_sde", {"eta": 0.0}, MANY, 2),
         ("dpmpp_3m_sde", {"eta": 0.0}, MANY, 2),

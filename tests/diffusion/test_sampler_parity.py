@@ -207,6 +207,33 @@ def test_diffusers_euler(spacing: str, config: dict[str, Any], grid) -> None:
         torch.testing.assert_close(step.x, state, rtol=1e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 4, 20])
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+@pytest.mark.parametrize("at_one", [False, True])
+def test_diffusers_plms(steps: int, spacing: str, at_one: bool) -> None:
+    """Stable Diffusion 1.5's own scheduler; its first step takes two calls."""
+    theirs = diffusers.PNDMScheduler(
+        **BETAS, skip_prk_steps=True, set_alpha_to_one=at_one, timestep_spacing=spacing, steps_offset=1
+    )
+    theirs.alphas_cumprod = 1 / (1 + SD.sigmas**2)  # our table, in float64
+    theirs.final_alpha_cumprod = torch.tensor(1.0) if at_one else theirs.alphas_cumprod[0]
+    theirs.set_timesteps(steps)
+    final = 0.0 if at_one else SD.sigma_min
+    grid = leading(SD, 1, final) if spacing == "leading" else trailing(SD, final)
+    sigmas = grid(steps, *FULL)
+    scales = (1 + sigmas**2).sqrt()
+    state = unit(3, 2, 3, 3)
+    ours = [step.x for step in SAMPLERS["plms"](MIXTURE.denoise, state * scales[0], sigmas, Recorded(0))]
+    seen = []
+    for timestep in theirs.timesteps:
+        state = theirs.step(eps_network(state, int(timestep)), int(timestep), state).prev_sample
+        seen.append(state)
+    if steps > 1:
+        del seen[0]  # where the trapezoid looks, no step
+    for mine, scale, other in zip(ours, scales[1:], seen, strict=True):
+        torch.testing.assert_close(mine / scale, other, rtol=1e-10, atol=1e-10)
+
+
 def test_diffusers_lcm() -> None:
     # Its boundary scalings (1 and 0 to six digits at these steps) belong to the consistency function.
     theirs = diffusers.LCMScheduler(**BETAS, clip_sample=False)

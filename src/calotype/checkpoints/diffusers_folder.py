@@ -96,7 +96,8 @@ def recognise(folder: Path, explicit: str | None = None) -> Found:
         decided.decided,
         (*pieces, *texts),
         partial(_tokenizer, folder, names, text[0].clip.context_length),
-        recipe=recipe,
+        diffusers_scheduler.remarks(told),
+        recipe,
     )
 
 

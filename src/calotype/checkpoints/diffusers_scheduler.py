@@ -19,6 +19,7 @@ SAMPLERS = {
     "LMSDiscreteScheduler": ("lms", "linspace"),
     "DPMSolverMultistepScheduler": ("dpmpp_2m", "linspace"),
     "UniPCMultistepScheduler": ("unipc", "linspace"),
+    "PNDMScheduler": ("plms", "leading"),
     "LCMScheduler": ("lcm", "lcm"),
 }
 """diffusers' class: our sampler, and the spacing of steps it has where the folder names none."""
@@ -38,7 +39,7 @@ SIGMAS = {"use_karras_sigmas": "karras", "use_exponential_sigmas": "exponential"
 def read(path: Path, told: Mapping[str, Any], family: Family) -> tuple[ScheduleConfig, Defaults]:
     """Of scheduler/scheduler_config.json.
 
-    The sampler is the scheduler's where Calotype has it, else the family's.
+    The sampler is the scheduler's where Calotype has it, else the family's; `remarks` says so.
     Raises CheckpointError for noise levels that Calotype does not make.
     """
     schedule = levels(path, told)
@@ -62,6 +63,21 @@ def read(path: Path, told: Mapping[str, Any], family: Family) -> tuple[ScheduleC
         offset=told.get("steps_offset", 0),
         ends_at_first=not told.get("set_alpha_to_one", True),
     )
+
+
+def remarks(told: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a person should know of a scheduler that Calotype follows in part only, a sentence each."""
+    kind = str(told.get("_class_name"))
+    if kind not in SAMPLERS:
+        return (f"Its scheduler is {kind}, which Calotype does not have; its sampler is that of its family.",)
+    if kind == "PNDMScheduler" and not told.get("skip_prk_steps", False):
+        return ("Its scheduler begins with Runge-Kutta steps, which Calotype leaves out, as most do.",)
+    order, algorithm = told.get("solver_order", 2), told.get("algorithm_type", "dpmsolver++")
+    if kind == "DPMSolverMultistepScheduler" and (order != 2 or not str(algorithm).endswith("dpmsolver++")):
+        return (
+            f"Its scheduler is {algorithm} of order {order}; Calotype's sampler is dpmsolver++ of order 2.",
+        )
+    return ()
 
 
 def _of_few_steps(told: Mapping[str, Any], sampler: str, grid: str) -> bool:
@@ -114,6 +130,8 @@ def settings(config: ModelConfig) -> dict[str, Any]:
     }
     if told["_class_name"] == "DDIMScheduler":
         told |= {"clip_sample": False, "set_alpha_to_one": not own.ends_at_first}
+    if told["_class_name"] == "PNDMScheduler":
+        told |= {"skip_prk_steps": True, "set_alpha_to_one": not own.ends_at_first}
     if own.sampler == "dpmpp_2m_sde":
         told["algorithm_type"] = "sde-dpmsolver++"
     told |= {key: True for key, grid in SIGMAS.items() if grid == own.grid}

@@ -17,31 +17,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from calotype.diffusion.denoiser import Denoiser
 from calotype.diffusion.grids import SigmaGrid
+from calotype.diffusion.multistep import lms, plms, unipc
 from calotype.diffusion.noise import NoiseSource
-from calotype.diffusion.schedule import SIGMA_FAR
+from calotype.diffusion.step import Evaluate, leaps, pairs
+from calotype.diffusion.step import Step as Step
 from calotype.errors import InputError
 
-
-@final
-@dataclass(frozen=True)
-class Step:
-    """One step done: `x` (B C H W) is the state it led to, at sigma_next; `denoised` is D at its start."""
-
-    index: int
-    total: int
-    sigma: float
-    sigma_next: float
-    x: Tensor
-    denoised: Tensor
-
-
-Evaluate = Callable[[Tensor, float], Tensor]
 Run = Callable[..., Iterator[Step]]
 
 
@@ -52,7 +38,7 @@ class Sampler:
 
     Attributes:
         order: of convergence; for a stochastic one, of the variance of what it draws.
-        evaluations: denoiser calls a step.
+        evaluations: denoiser calls a step (plms: one more in the first).
         stochastic: whether it draws noise with its default options.
         options: what may be passed by keyword, with the defaults.
     """
@@ -107,7 +93,7 @@ def first_order(
     eta^2 t^2 (s^2 - t^2) / s^2.  With eta 1 the step is DDPM's posterior (arXiv 2006.11239, eq. 7), the
     bridge of the additive process; with eta 0 it is Euler's.
     """
-    for i, s, t in _pairs(levels):
+    for i, s, t in pairs(levels):
         denoised = evaluate(x, s)
         up = min(t, eta * t * math.sqrt(max(0.0, 1 - (t / s) ** 2)))
         down = math.sqrt(t**2 - up**2)
@@ -123,32 +109,14 @@ def heun(evaluate: Evaluate, x: Tensor, levels: Sequence[float], noise: NoiseSou
     It weighs D at the end by (s - t) / 2t; in a leap from all but infinity that is a number in the
     hundreds, so such a leap, like the last step to 0, is Euler's.
     """
-    for i, s, t in _pairs(levels):
+    for i, s, t in pairs(levels):
         denoised = evaluate(x, s)
         straight = denoised + (t / s) * (x - denoised)
-        if t == 0 or (s > SIGMA_FAR and s > 3 * t):
+        if t == 0 or leaps(s, t):
             x = straight
         else:
             slope, slope_there = (x - denoised) / s, (straight - evaluate(straight, t)) / t
             x = x + ((t - s) / 2) * (slope + slope_there)
-        yield Step(i, len(levels) - 1, s, t, x, denoised)
-
-
-def lms(
-    evaluate: Evaluate,
-    x: Tensor,
-    levels: Sequence[float],
-    noise: NoiseSource,  # noqa: ARG001
-    *,
-    order: int = 4,
-) -> Iterator[Step]:
-    """Linear multistep (Adams-Bashforth) in sigma over uneven levels."""
-    slopes: deque[Tensor] = deque(maxlen=_whole(order))
-    for i, s, t in _pairs(levels):
-        denoised = evaluate(x, s)
-        slopes.appendleft((x - denoised) / s)
-        weights = _adams_bashforth([levels[i - j] for j in range(len(slopes))], s, t)
-        x = x + _combine(weights, slopes)
         yield Step(i, len(levels) - 1, s, t, x, denoised)
 
 
@@ -167,7 +135,7 @@ def dpmpp_2m(
     two values.
     """
     last, h_last = None, 0.0
-    for i, s, t in _pairs(levels):
+    for i, s, t in pairs(levels):
         denoised = estimate = evaluate(x, s)
         if t > 0:
             h = math.log(s / t)
@@ -193,7 +161,7 @@ def dpmpp_3m_sde(
     As published, the bend of D has half the weight of the exact integral, which makes the order 2, not 3.
     """
     past: deque[tuple[float, Tensor]] = deque(maxlen=2)  # newest first: level and D there
-    for i, s, t in _pairs(levels):
+    for i, s, t in pairs(levels):
         denoised = evaluate(x, s)
         moved = denoised + (t / s) ** (1 + eta) * (x - denoised)
         if t > 0 and past:
@@ -227,7 +195,7 @@ def dpmpp_sde(
     The noise of the whole step is that of its first half, carried on, plus a second draw: one Brownian
     path, as the equation has it.
     """
-    for i, s, t in _pairs(levels):
+    for i, s, t in pairs(levels):
         estimate = denoised = evaluate(x, s)
         half_noise: Tensor | float = 0.0
         middle = math.sqrt(s * t)
@@ -241,36 +209,12 @@ def dpmpp_sde(
         yield Step(i, len(levels) - 1, s, t, x, denoised)
 
 
-def unipc(
-    evaluate: Evaluate,
-    x: Tensor,
-    levels: Sequence[float],
-    noise: NoiseSource,  # noqa: ARG001
-    *,
-    order: int = 2,
-) -> Iterator[Step]:
-    """UniPC of D in log sigma, B(h) = exp(h) - 1 (arXiv 2302.04867, algorithms 1-4, "bh2").
-
-    Every D serves twice: it corrects the step that led to it, then predicts the next.
-    """
-    past: deque[tuple[float, Tensor]] = deque(maxlen=_whole(order))  # newest first: level and D there
-    before = x
-    for i, s, t in _pairs(levels):
-        denoised = evaluate(x, s)
-        if past:
-            x = _unipc_step(before, past, [*list(past)[1:], (s, denoised)], s)
-        past.appendleft((s, denoised))
-        before = x
-        x = _unipc_step(x, past, list(past)[1:], t) if t > 0 else denoised
-        yield Step(i, len(levels) - 1, s, t, x, denoised)
-
-
 def lcm(evaluate: Evaluate, x: Tensor, levels: Sequence[float], noise: NoiseSource) -> Iterator[Step]:
     """Multistep consistency sampling (arXiv 2310.04378, algorithm 3): to the picture, and noise again.
 
     The denoiser is a consistency function: it answers with the end of x's own path.
     """
-    for i, s, t in _pairs(levels):
+    for i, s, t in pairs(levels):
         denoised = evaluate(x, s)
         x = denoised + t * noise(x) if t > 0 else denoised
         yield Step(i, len(levels) - 1, s, t, x, denoised)
@@ -285,6 +229,7 @@ SAMPLERS: dict[str, Sampler] = {
     "euler_a": Sampler(first_order, order=1, stochastic=True, options=_ANCESTRAL),
     "heun": Sampler(heun, order=2, evaluations=2),
     "lms": Sampler(lms, order=4, options={"order": 4}),
+    "plms": Sampler(plms, order=2),
     "dpmpp_2m": Sampler(dpmpp_2m, order=2),
     "dpmpp_2m_sde": Sampler(dpmpp_2m, order=2, stochastic=True, options=_ANCESTRAL),
     "dpmpp_3m_sde": Sampler(dpmpp_3m_sde, order=2, stochastic=True, options=_ANCESTRAL),
@@ -294,64 +239,7 @@ SAMPLERS: dict[str, Sampler] = {
 }
 
 
-def _pairs(levels: Sequence[float]) -> Iterator[tuple[int, float, float]]:
-    for i in range(len(levels) - 1):
-        yield i, levels[i], levels[i + 1]
-
-
-def _whole(order: float) -> int:
-    if order < 1 or order != int(order):
-        raise InputError(f"A sampler's order must be a whole number of at least 1, not {order}.")
-    return int(order)
-
-
-def _combine(weights: Sequence[float], values: Sequence[Tensor]) -> Tensor:
-    total = weights[0] * values[0]
-    for weight, value in zip(weights[1:], list(values)[1:], strict=True):
-        total = total + weight * value
-    return total
-
-
 def _fresh(x: Tensor, noise: NoiseSource, s: float, t: float, eta: float, s_noise: float) -> Tensor | float:
     """What the SDE adds from s down to t: variance t^2 (1 - (t / s)^(2 eta)); no draw where that is 0."""
     deviation = s_noise * t * math.sqrt(max(0.0, -math.expm1(2 * eta * math.log(t / s)))) if t > 0 else 0.0
     return deviation * noise(x) if deviation > 0 else 0.0
-
-
-def _weights(places: Sequence[float], moments: Sequence[float]) -> list[float]:
-    """The weights w for which sum_j w_j places_j^k is moments_k: a quadrature rule on given places."""
-    powers = np.array([[place**k for place in places] for k in range(len(places))])
-    solution: list[float] = np.linalg.solve(powers, np.array(moments)).tolist()
-    return solution
-
-
-def _adams_bashforth(nodes: Sequence[float], s: float, t: float) -> list[float]:
-    """Weights of the slopes at `nodes`, whose polynomial is integrated from s to t."""
-    places = [(node - s) / (t - s) for node in nodes]
-    return [(t - s) * weight for weight in _weights(places, [1 / (k + 1) for k in range(len(nodes))])]
-
-
-def _unipc_step(
-    x: Tensor, past: Sequence[tuple[float, Tensor]], others: Sequence[tuple[float, Tensor]], t: float
-) -> Tensor:
-    """From past[0]'s level to t, with D taken from the polynomial through past[0] and `others`."""
-    s, denoised = past[0]
-    h = math.log(s / t)
-    places = [math.log(s / level) / h for level, _ in others]
-    estimate = denoised
-    if others:
-        weights = [weight / place for weight, place in zip(_unipc_weights(places, h), places, strict=True)]
-        estimate = denoised + _combine(weights, [value - denoised for _, value in others])
-    return estimate + (t / s) * (x - estimate)
-
-
-def _unipc_weights(places: Sequence[float], h: float) -> list[float]:
-    """The solution of arXiv 2302.04867, eq. 5 (a single unknown is 1/2, as its authors take it)."""
-    if len(places) == 1:
-        return [0.5]
-    moments, phi, factorial = [], math.expm1(-h) / -h - 1, 1.0
-    for k in range(1, len(places) + 1):
-        moments.append(phi * factorial / math.expm1(-h))
-        factorial *= k + 1
-        phi = phi / -h - 1 / factorial
-    return _weights(places, moments)

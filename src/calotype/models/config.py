@@ -54,7 +54,7 @@ class Defaults:
     prompt_syntax  plain for a model trained on captions as they stand, a1111 for the models whose prompts
                    people write with weights
     offset         added to every step of the leading grid (Stable Diffusion's `steps_offset` is 1)
-    ends_at_first  DDIM ends at the schedule's first level instead of 0 (`set_alpha_to_one` false)
+    ends_at_first  DDIM and PLMS end at the schedule's first level instead of 0 (`set_alpha_to_one` false)
     """
 
     steps: int = 20

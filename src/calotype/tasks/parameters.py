@@ -27,6 +27,7 @@ SAMPLERS = {
     "euler": "Euler",
     "heun": "Heun",
     "lms": "LMS",
+    "plms": "PLMS",
     "ddim": "DDIM",
     "ddpm": "DDPM",
     "unipc": "UniPC",

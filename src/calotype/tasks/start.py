@@ -225,7 +225,7 @@ def _sigmas(model: LatentDiffusion, request: ResolvedRequest) -> SigmaGrid:
 def _grid(model: LatentDiffusion, request: ResolvedRequest) -> Grid:
     """The grid asked for, as the model's own scheduler would lay it."""
     schedule, own = model.denoiser.schedule, model.config.defaults
-    final = schedule.sigma_min if own.ends_at_first and request.sampler == "ddim" else 0.0
+    final = schedule.sigma_min if own.ends_at_first and request.sampler in ("ddim", "plms") else 0.0
     if request.grid == "leading":
         return leading(schedule, own.offset, final)
     if request.grid in ("trailing", "linspace"):
