@@ -104,7 +104,7 @@ def photo() -> PixelConfig:
         name="photo",
         about="nothing: it restores photographs (denoise, inpaint, upscale, deblur)",
         size=256,
-        network=PixelNetConfig(widths=(64, 128, 160), blocks=(2, 2, 4)),
+        network=PixelNetConfig(widths=(40, 56, 72), blocks=(2, 2, 3)),
     )
 
 

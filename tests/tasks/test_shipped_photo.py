@@ -1,0 +1,26 @@
+"""The shipped `photo` takes noise out of a photograph that it has never seen, noise level told or not."""
+
+import numpy as np
+import skimage.data
+
+from calotype.checkpoints import native, shelf
+from calotype.tasks.photo_file import Photo
+from calotype.tasks.restore import denoise
+
+
+def psnr(found: np.ndarray, true: np.ndarray) -> float:
+    return float(-10 * np.log10(np.mean((found - true) ** 2)))
+
+
+def test_it_denoises_a_cat() -> None:
+    model = native.load_pixel(shelf.find("photo"))
+    clean = (
+        skimage.data.chelsea()[:256, 60:316].astype(np.float32).transpose(2, 0, 1) / 255
+    )  # (H W C) -> (C H W)
+    for sigma, least in ((15, 31.5), (50, 26.5)):
+        noise = np.random.default_rng(sigma).standard_normal(clean.shape).astype(np.float32)
+        noisy = Photo(clean + sigma / 255 * noise)
+        told = psnr(denoise(model, noisy, sigma=sigma).photo.pixels, clean)
+        estimated = psnr(denoise(model, noisy).photo.pixels, clean)
+        assert told > least
+        assert abs(told - estimated) < 0.3
