@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from calotype.data.folder import PictureFolder
+from calotype.data.pages import page
 from calotype.data.photo_sources import PHOTO_PACKAGES
 from calotype.data.photos import make_photos
 from calotype.data.render import pixel_hash
@@ -52,6 +53,22 @@ def test_a_build_of_ones_own_photographs(tmp_path: Path) -> None:
     assert "sky.png" not in (folder / "ATTRIBUTION.md").read_text(encoding="utf-8")
     again = make_photos(folder, tmp_path / "cache", 64, own, quiet)
     assert again == summary
+
+
+def test_calm_tiles_are_few_but_there(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 255, 900)[None, :, None].repeat(600, 0).repeat(3, 2)  # (1 W 1) -> (H W 3)
+    (tmp_path / "own").mkdir()
+    Image.fromarray(ramp.astype(np.uint8)).save(tmp_path / "own" / "dusk.png")
+    # 900x600 becomes 600x400, 420x280 and 300x200: 9x6, 6x4 and 4x3 tiles of 70
+    summary = make_photos(tmp_path / "tiles", tmp_path, 70, tmp_path / "own", quiet)
+    assert 0.25 * 90 <= summary["pictures"] <= 0.45 * 90
+
+
+def test_pages_are_print_and_differ() -> None:
+    pages = [np.asarray(page(seed, 96)).astype(int) for seed in (0, 1, 0)]
+    assert (pages[0] == pages[2]).all()
+    assert (pages[0] != pages[1]).any()
+    assert all(np.abs(np.diff(one.mean(2), axis=1)).mean() > 4 for one in pages)
 
 
 def test_refusals(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 from calotype.data.fetch import fetch
 from calotype.data.icons import ATTRIBUTION, JOURNAL, METADATA, SUMMARY
 from calotype.data.openclipart import data_member
+from calotype.data.pages import page
 from calotype.data.photo_sources import PHOTO_PACKAGES
 from calotype.data.pictures import SUFFIXES, on_white
 from calotype.data.render import pixel_hash, write_text
@@ -29,8 +30,11 @@ SCALES = (1.0, 0.7, 0.5)
 """Of what remains after the first shrinking, by 2 or, where a photograph is small, by 1.5."""
 LARGE = 1800
 """From this longer side on, a photograph is shrunk by 2."""
-FLAT = 1.2
-"""Tiles whose mean step from pixel to pixel is below this, of 255, are sky or blur: left out."""
+FLAT, BLANK, FLAT_KEPT = 1.2, 0.1, 3
+"""Tiles whose mean step from pixel to pixel is below FLAT, of 255, are sky or blur: one in FLAT_KEPT is kept,
+as calm is learnt too, and none below BLANK."""
+PAGES = 160
+"""Tiles of drawn print that lie beside the packages' photographs."""
 HELD_OUT = 12
 """One photograph in so many is held out whole."""
 
@@ -73,6 +77,8 @@ def make_photos(folder: Path, cache: Path, size: int, own: Path | None, progress
             if pixels not in hashes.values():
                 hashes[photo.name] = pixels
                 records += list(_cut(folder, photo, picture, size))
+        if own is None:
+            records += list(_pages(folder, size))
         if not records:
             raise DataError(
                 f"No photograph is large and detailed enough for tiles of {size} pixels; add larger ones."
@@ -147,13 +153,25 @@ def _cut(folder: Path, photo: Photo, picture: Image.Image, size: int) -> Iterato
         for top in _places(smaller.height, size):
             for left in _places(smaller.width, size):
                 tile = smaller.crop((left, top, left + size, top + size))
-                if _detail(tile) < FLAT:
+                detail = _detail(tile)
+                if detail < BLANK or (detail < FLAT and (top + left) // size % FLAT_KEPT):
                     continue
                 name = f"{stem}-{round(100 * scale)}-{top}-{left}.png"
-                scratch = folder / f".{name}.tmp"
-                tile.save(scratch, "PNG", compress_level=1)
-                scratch.replace(folder / name)
+                _save(tile, folder / name)
                 yield {"file_name": name, "split": split, "photo": photo.name}
+
+
+def _pages(folder: Path, size: int) -> Iterator[dict[str, Any]]:
+    for i in range(PAGES):
+        name = f"page-{i}.png"
+        _save(page(i, size), folder / name)
+        yield {"file_name": name, "split": "train", "page": i}
+
+
+def _save(tile: Image.Image, path: Path) -> None:
+    scratch = path.with_name(f".{path.name}.tmp")
+    tile.save(scratch, "PNG", compress_level=1)
+    scratch.replace(path)
 
 
 def _places(length: int, size: int) -> list[int]:
@@ -182,7 +200,7 @@ def _finish(
     folder: Path, photos: list[Photo], hashes: dict[str, str], records: list[dict[str, Any]], size: int
 ) -> dict[str, Any]:
     metadata = "".join(json.dumps(record) + "\n" for record in records)
-    used = {record["photo"] for record in records}
+    used = {record["photo"] for record in records if "photo" in record}
     rows = [f"| {p.name} | {p.author} | {p.licence} | {p.source} |\n" for p in photos if p.name in used]
     summary = {
         "content": hashlib.sha256(metadata.encode()).hexdigest(),
