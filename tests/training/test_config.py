@@ -5,16 +5,9 @@ import itertools
 import pytest
 
 from calotype.errors import InputError
-from calotype.training.config import (
-    AUTOENCODER_RECIPES,
-    DIFFUSION_RECIPES,
-    DiffusionTraining,
-    TrainConfig,
-    differences,
-    override,
-    to_json,
-)
+from calotype.training.config import DiffusionTraining, TrainConfig, differences, override, to_json
 from calotype.training.loop import learning_rate
+from calotype.training.recipes import AUTOENCODER_RECIPES, DIFFUSION_RECIPES
 
 
 def test_overrides_take_the_type_of_their_field() -> None:

@@ -13,9 +13,10 @@ from calotype.checkpoints import native
 from calotype.diffusion.loss import mixed_sigmas
 from calotype.errors import CheckpointError, InputError
 from calotype.models.pixel_diffusion import PixelConfig, tiny_photo
-from calotype.training.config import override, photo_pixels, tiny_pixels
+from calotype.training.config import override
 from calotype.training.fit import Plan, Run
 from calotype.training.pixels import prepare_pixels
+from calotype.training.recipes import photo_pixels, tiny_pixels
 from calotype.training.sessions import DataSet, read_data
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")

@@ -16,15 +16,10 @@ from calotype.checkpoints import native
 from calotype.errors import DataError, InputError, TrainingError
 from calotype.models import precision
 from calotype.models.presets import tiny
-from calotype.training.config import (
-    AutoencoderTraining,
-    DiffusionTraining,
-    override,
-    tiny_autoencoder,
-    tiny_diffusion,
-)
+from calotype.training.config import AutoencoderTraining, DiffusionTraining, override
 from calotype.training.fit import Plan, Run
 from calotype.training.prepared import to_signed
+from calotype.training.recipes import tiny_autoencoder, tiny_diffusion
 from calotype.training.sessions import DataSet, prepare_autoencoder, prepare_diffusion, read_data
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")

@@ -15,9 +15,10 @@ from calotype.checkpoints import native
 from calotype.errors import CheckpointError, InputError
 from calotype.models.latent_diffusion import LatentDiffusion, build
 from calotype.models.presets import tiny
-from calotype.training.config import override, tiny_autoencoder, tiny_diffusion, tiny_text
+from calotype.training.config import override
+from calotype.training.denoising import DiffusionObjective
 from calotype.training.fit import Plan, Run
-from calotype.training.objective import DiffusionObjective, TextObjective
+from calotype.training.recipes import tiny_autoencoder, tiny_diffusion, tiny_text
 from calotype.training.sessions import (
     DataSet,
     prepare_autoencoder,
@@ -25,6 +26,7 @@ from calotype.training.sessions import (
     prepare_text,
     read_data,
 )
+from calotype.training.words import TextObjective
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")
 

@@ -57,8 +57,9 @@ def autoencoder(
     device: Device = None,
 ) -> None:
     """Train the KL autoencoder of a model."""
-    from calotype.training.config import AUTOENCODER_RECIPES, AutoencoderTraining, override
+    from calotype.training.config import AutoencoderTraining, override
     from calotype.training.fit import Plan
+    from calotype.training.recipes import AUTOENCODER_RECIPES
     from calotype.training.sessions import picture_size, prepare_autoencoder
 
     config = override(_recipe(recipe, model, AUTOENCODER_RECIPES, AutoencoderTraining), settings or ())
@@ -86,8 +87,9 @@ def text(
     device: Device = None,
 ) -> None:
     """Teach the text encoder what its captions look like, before the diffusion model."""
-    from calotype.training.config import TEXT_RECIPES, TextTraining, override
+    from calotype.training.config import TextTraining, override
     from calotype.training.fit import Plan
+    from calotype.training.recipes import TEXT_RECIPES
     from calotype.training.sessions import picture_size, prepare_text
 
     config = override(_recipe(recipe, model, TEXT_RECIPES, TextTraining), settings or ())
@@ -124,8 +126,9 @@ def diffusion(
     """Train the text-conditioned diffusion model, in latents or in pixels."""
     import dataclasses
 
-    from calotype.training.config import DIFFUSION_RECIPES, DiffusionTraining, override
+    from calotype.training.config import DiffusionTraining, override
     from calotype.training.fit import Plan
+    from calotype.training.recipes import DIFFUSION_RECIPES
     from calotype.training.sessions import picture_size, prepare_diffusion
 
     config = override(_recipe(recipe, model, DIFFUSION_RECIPES, DiffusionTraining), settings or ())
@@ -166,9 +169,10 @@ def pixels(
 ) -> None:
     """Train a denoiser of photographs, which needs no words: for `calotype denoise` and its like."""
     from calotype.models.pixel_diffusion import PIXEL_PRESETS
-    from calotype.training.config import PIXEL_RECIPES, PixelTraining, override
+    from calotype.training.config import PixelTraining, override
     from calotype.training.fit import Plan
     from calotype.training.pixels import prepare_pixels
+    from calotype.training.recipes import PIXEL_RECIPES
 
     config = override(_recipe(recipe, model, PIXEL_RECIPES, PixelTraining), settings or ())
     preset = _named("pixel model preset", model, PIXEL_PRESETS)()

@@ -15,13 +15,9 @@ from typing import Any, Literal
 from calotype.data.folder import PictureFolder
 from calotype.errors import InputError
 from calotype.models.presets import PRESETS
-from calotype.training.config import (
-    AUTOENCODER_RECIPES,
-    DIFFUSION_RECIPES,
-    AutoencoderTraining,
-    DiffusionTraining,
-)
+from calotype.training.config import AutoencoderTraining, DiffusionTraining
 from calotype.training.fit import Plan, Run
+from calotype.training.recipes import AUTOENCODER_RECIPES, DIFFUSION_RECIPES
 from calotype.training.sessions import picture_size, prepare_autoencoder, prepare_diffusion, read_data
 
 Part = Literal["all", "autoencoder", "diffusion"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
@@ -166,3 +167,11 @@ class Captions:
             return {name: torch.cat(several).half().cpu() for name, several in found.items() if several}
 
         return cached(f"text and vector {tokens} {weights}", compute)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Pictures, as latents or pixels, and their captions, row for row."""
+
+    latents: Latents | Pixels
+    captions: Captions

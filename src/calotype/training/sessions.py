@@ -19,18 +19,15 @@ from calotype.errors import InputError
 from calotype.models.config import ModelConfig
 from calotype.models.latent_diffusion import LatentDiffusion, build
 from calotype.networks.autoencoder import Autoencoder
+from calotype.training.autoencoding import AutoencoderObjective
 from calotype.training.config import AutoencoderTraining, DiffusionTraining, TextTraining, TrainConfig
+from calotype.training.denoising import DiffusionObjective
 from calotype.training.fit import Plan, Run, settled, training_device
 from calotype.training.loop import inside
-from calotype.training.objective import (
-    AutoencoderObjective,
-    DiffusionObjective,
-    Examples,
-    Objective,
-    TextObjective,
-)
+from calotype.training.objective import Objective
 from calotype.training.order import BatchOrder
-from calotype.training.prepared import Captions, Pixels, encode_all
+from calotype.training.prepared import Captions, Examples, Pixels, encode_all
+from calotype.training.words import TextObjective
 
 Watch = Callable[[str, int, int], None]
 """Told (what is being prepared, done, total)."""

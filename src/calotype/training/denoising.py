@@ -1,0 +1,157 @@
+"""Training a denoiser: noisy latents or pixels under their captions or class labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from calotype.checkpoints import native
+from calotype.diffusion.grids import GRIDS
+from calotype.diffusion.guidance import guided
+from calotype.diffusion.loss import (
+    Weighting,
+    diffusion_loss,
+    even,
+    log_normal_sigmas,
+    min_snr,
+    uniform_sigmas,
+)
+from calotype.diffusion.noise import PictureNoise
+from calotype.diffusion.samplers import SAMPLERS
+from calotype.models.latent_diffusion import LatentDiffusion
+from calotype.training.config import DiffusionTraining
+from calotype.training.objective import VALIDATION_STEP, Objective
+from calotype.training.order import step_generator
+from calotype.training.prepared import Examples
+from calotype.training.words import in_words
+
+LOG_SIGMA = {"logit_normal": (0.0, 1.0), "log_normal": (-1.2, 1.2)}
+"""Mean and deviation of ln sigma: SD3's logit-normal times (2403.03206), EDM's levels (2206.00364)."""
+
+
+def weighting_of(config: DiffusionTraining) -> Weighting:
+    """The weight of the network output's squared error that the configuration names."""
+    return min_snr(config.gamma) if config.weighting == "min_snr" else even
+
+
+class DiffusionObjective(Objective):
+    """The denoising loss of latents under their captions."""
+
+    not_for_muon = ("denoiser.network.enter.", "denoiser.network.leave.")
+
+    def __init__(
+        self, config: DiffusionTraining, model: LatentDiffusion, training: Examples, held_out: Examples | None
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.text_encoder = model.text_encoder.requires_grad_(config.train_text_encoder)
+        self.denoiser = model.denoiser
+        self._model = [model]
+        self._training, self._held_out = training, held_out
+        self._features: dict[int, dict[str, Tensor]] = {}
+        once = len(training.captions.texts) <= config.steps * config.batch and not config.rewording
+        if once and not config.train_text_encoder:
+            for part in (training, held_out):
+                if part is not None:
+                    self._features[id(part)] = part.captions.features(self.text_encoder)
+
+    def forward(
+        self,
+        latents: Tensor,
+        noise: Tensor,
+        sigma: Tensor,
+        tokens: Tensor | None = None,
+        context: Tensor | None = None,
+        vector: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """latents, noise (B C h w), sigma (B), and tokens (B T L) or their features (B L D), (B P)."""
+        config = self.config
+        assert isinstance(config, DiffusionTraining)
+        if tokens is not None:
+            text = self.text_encoder.encode_tokens(tokens.transpose(0, 1))  # (B T L) -> (T B L)
+            context, vector = text.tokens, text.vector
+        losses = diffusion_loss(
+            lambda x, label: self.denoiser.network(x, label, context, vector=vector),
+            self.denoiser.parameterization,
+            latents,
+            noise,
+            sigma,
+            weighting_of(config),
+        )
+        return {"loss": losses.mean()}
+
+    def batch(self, indices: Tensor, step: int, share: slice) -> dict[str, Tensor]:
+        return self._arguments(self._training, indices, step, share)
+
+    def _arguments(self, examples: Examples, indices: Tensor, step: int, share: slice) -> dict[str, Tensor]:
+        config = self.config
+        assert isinstance(config, DiffusionTraining)
+        random = step_generator(config.seed, step, "diffusion")
+        count = len(indices)
+        shape = (count, *examples.latents.shape)
+        noise = torch.randn(shape, generator=random)[share]
+        spread = torch.randn(shape, generator=random)[share]
+        uniforms = torch.rand(4, count, generator=random)
+        normals = torch.randn(count, generator=random)
+        if config.noise_levels == "uniform":
+            # one level from each of `count` equal parts of the ladder: the same law, less variance
+            spaced = (torch.arange(count) + uniforms[0]) / count
+            sigma = uniform_sigmas(self.denoiser.schedule, spaced, config.noise_shift)
+        else:
+            mean, std = LOG_SIGMA[config.noise_levels]
+            sigma = log_normal_sigmas(normals, mean, std, config.noise_shift)
+        rows = examples.captions.choose(indices, uniforms[1], uniforms[2] < config.caption_dropout)[share]
+        x0 = examples.latents.draw(indices[share], spread)
+        device = next(self.denoiser.network.parameters()).device
+        arguments = {
+            "latents": x0.to(device, memory_format=torch.channels_last),
+            "noise": noise.to(device, memory_format=torch.channels_last),
+            "sigma": sigma[share].to(device),
+        }
+        if self._features:
+            features = self._features[id(examples)].items()
+            return arguments | {name: part[rows].to(device, torch.float32) for name, part in features}
+        reword = uniforms[3, share] < (config.rewording if step != VALIDATION_STEP else 0)
+        key, places = f"{config.seed} {step}", torch.arange(count)[share]
+        tokens = in_words(examples.captions, rows, reword, key, places, self.text_encoder)
+        return arguments | {"tokens": tokens.to(device)}
+
+    def validation(self) -> list[dict[str, Tensor]]:
+        if self._held_out is None:
+            return []
+        count = min(len(self._held_out.latents), 512)
+        return [self._arguments(self._held_out, torch.arange(count), VALIDATION_STEP, slice(None))]
+
+    @torch.no_grad()
+    def samples(self) -> Tensor | None:
+        """One picture for each of the config's prompts, 20 DDIM steps, guidance 4, seeds from 0."""
+        config = self.config
+        assert isinstance(config, DiffusionTraining)
+        if not config.sample_prompts:
+            return None
+        model = self._model[0]
+        return draw(model, config.sample_prompts, self._training.latents.shape)
+
+    @torch.no_grad()
+    def export(self, path: Path, recipe: Mapping[str, Any]) -> None:
+        native.save(path, self._model[0], recipe=recipe)
+
+
+@torch.no_grad()
+def draw(model: LatentDiffusion, prompts: Sequence[str], shape: Sequence[int]) -> Tensor:
+    """Pictures (N 3 H W) in [-1, 1] of the prompts from latents of `shape` (C h w): a training's preview."""
+    schedule = model.denoiser.schedule
+    noise = PictureNoise(range(len(prompts)))
+    device = next(model.denoiser.network.parameters()).device
+    blank = torch.zeros(len(prompts), *shape, device=device)
+    sigmas = GRIDS["trailing"](schedule)(20, schedule.sigma_min, schedule.sigma_max)
+    conditions = (model.text_encoder(list(prompts)), model.text_encoder([""] * len(prompts)))
+    denoiser = guided(model.denoiser, conditions, 4.0)
+    latents = blank
+    for step in SAMPLERS["ddim"](denoiser, noise(blank) * sigmas[0], sigmas, noise):
+        latents = step.x
+    return model.autoencoder.decode(latents).float()
