@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
-# The README's contact sheet: 64 prompts, seeds 0 to 63, the model's defaults, nothing picked.
+# The contact sheets: sheet.sh [FOLDER] [options] draws each list of prompts, seeds from 0, the model's defaults,
+# nothing picked, onto FOLDER/sheet.png (64 prompts, the README's) and FOLDER/styles.png (7 subjects in 7 styles).
 set -euo pipefail
-mapfile -t prompts < "$(dirname "$0")/prompts.txt"
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-calotype generate "${prompts[@]}" --seed 0 -o "$folder/%d.png" --sheet "${1:-docs/sheet.png}" "${@:2}"
+for name in sheet styles; do
+    mapfile -t prompts < "$(dirname "$0")/$name.txt"
+    calotype generate "${prompts[@]}" --seed 0 -o "$folder/$name-%d.png" --sheet "${1:-docs}/$name.png" "${@:2}"
+done
