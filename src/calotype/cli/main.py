@@ -9,7 +9,7 @@ import typer
 
 from calotype import __version__
 from calotype.cli.convert import convert
-from calotype.cli.data import icons, photos
+from calotype.cli.data import fashion_mnist, icons, mnist, photos
 from calotype.cli.generate import generate, replay
 from calotype.cli.inspect import inspect
 from calotype.cli.models import models
@@ -29,6 +29,8 @@ app = typer.Typer(
 data_app = typer.Typer(help="Build data sets.", no_args_is_help=True)
 data_app.command("icons")(icons)
 data_app.command("photos")(photos)
+data_app.command("mnist")(mnist)
+data_app.command("fashion-mnist")(fashion_mnist)
 app.command("generate")(generate)
 app.command("replay")(replay)
 app.command("vary")(vary)

@@ -28,8 +28,8 @@ def read_sources(sets: Sequence[str], iconify: Path, emojibase: Path, fluent_3d:
     FetchError where an archive is damaged or lacks something.
     """
     wanted = {f"package/json/{name}.json": name for name in sets}
-    icons = {wanted[name]: json.loads(data) for name, data in _members(iconify, lambda n: n in wanted)}
-    labels = dict(_members(emojibase, lambda n: n in ("package/en/data.json", "package/zh/data.json")))
+    icons = {wanted[name]: json.loads(data) for name, data in members(iconify, lambda n: n in wanted)}
+    labels = dict(members(emojibase, lambda n: n in ("package/en/data.json", "package/zh/data.json")))
     if missing := sorted(set(sets) - set(icons)):
         raise FetchError(f"{iconify} holds no set named {missing[0]}: delete the file and fetch it again.")
     if len(labels) < 2:
@@ -37,11 +37,12 @@ def read_sources(sets: Sequence[str], iconify: Path, emojibase: Path, fluent_3d:
     book = EmojiBook(*(json.loads(labels[f"package/{tongue}/data.json"]) for tongue in ("en", "zh")))
     for name in _CODED:
         book.learn(icons.get(name, {}).get("chars", {}))
-    rendered = {Path(n).stem: data for n, data in _members(fluent_3d, lambda n: n.endswith(".webp"))}
+    rendered = {Path(n).stem: data for n, data in members(fluent_3d, lambda n: n.endswith(".webp"))}
     return Sources(icons, book, rendered)
 
 
-def _members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+def members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+    """(name, bytes) of the files in a .tgz that are wanted; FetchError where it is damaged."""
     try:
         with tarfile.open(archive, "r:gz") as tar:
             for member in tar:
