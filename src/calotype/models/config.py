@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import types
 import typing
@@ -14,7 +15,7 @@ from calotype.conditioning.sizes import SizeConfig
 from calotype.conditioning.text import TextConfig
 from calotype.conditioning.tokenizer import Tokenizer
 from calotype.diffusion.schedule import FlowSchedule, NoiseSchedule
-from calotype.errors import CheckpointError
+from calotype.errors import CheckpointError, InputError
 from calotype.networks.autoencoder import AutoencoderConfig
 from calotype.networks.unet import UNetConfig
 
@@ -90,6 +91,8 @@ class ModelConfig:
     sizes             SDXL's numbers about the picture, which join the pooled text in the vector
     zero_negative     no negative prompt is a condition of zeros (SDXL base), not that of the empty text
     low_res           of a model that enlarges a picture (the x4 upscaler): how that picture is noised
+    classes           names of the classes that are drawn instead of texts; the U-Net has one label more, for
+                      none of them
     """
 
     name: str
@@ -105,6 +108,33 @@ class ModelConfig:
     sizes: SizeConfig | None = None
     zero_negative: bool = False
     low_res: LowResConfig | None = None
+    classes: tuple[str, ...] = ()
+
+    def of_classes(self, classes: tuple[str, ...]) -> ModelConfig:
+        """The same model drawing classes instead of texts."""
+        unet = dataclasses.replace(
+            self.unet, context_width=0, vector_width=None, outline_cells=0, classes=len(classes) + 1
+        )
+        return dataclasses.replace(self, text=(), unet=unet, classes=classes)
+
+    def label_of(self, text: str) -> int:
+        """The label of a class by its name or its number; "" is none of them.
+
+        InputError for anything else, with the nearest name.
+        """
+        name = text.strip().lower()
+        names = [known.lower() for known in self.classes]
+        if not name:
+            return len(names)
+        if name in names:
+            return names.index(name)
+        if name.isdecimal() and int(name) < len(names):
+            return int(name)
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}? All of them: " if near else "give one of "
+        raise InputError(
+            f"The model {self.name} draws classes and knows no {text!r}; {hint}{', '.join(self.classes)}."
+        )
 
     @property
     def factor(self) -> int:

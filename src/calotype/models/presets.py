@@ -106,6 +106,33 @@ def tiny() -> ModelConfig:
     )
 
 
+def mnist() -> ModelConfig:
+    """Ten classes of 28x28 pictures, from their pixels: an hour on two cores (MNIST, Fashion-MNIST)."""
+    return ModelConfig(
+        name="mnist",
+        about="28x28 pictures of labelled classes",
+        size=28,
+        autoencoder=None,
+        text=(),
+        unet=UNetConfig(
+            in_channels=3,
+            out_channels=3,
+            block_channels=(24, 64, 96),
+            layers_per_block=1,
+            attention_levels=(False, False, True),
+            transformer_depth=(1, 1, 1),
+            heads=(2, 4, 4),
+            context_width=0,
+            norm_groups=8,
+            classes=11,
+        ),
+        parameterization="v",
+        schedule=ScheduleConfig("cosine"),
+        defaults=Defaults(steps=20, guidance=1.5, sampler="dpmpp_2m", grid="trailing"),
+        classes=tuple("0123456789"),
+    )
+
+
 CLIP_L = ClipTextConfig(
     vocabulary=49408,
     width=768,
@@ -231,6 +258,7 @@ def sdxl() -> ModelConfig:
 
 PRESETS: dict[str, Callable[[], ModelConfig]] = {
     "icons": icons,
+    "mnist": mnist,
     "tiny": tiny,
     "sd1": sd1,
     "sd2": sd2,

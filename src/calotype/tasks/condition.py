@@ -47,6 +47,8 @@ def encode(adapted: Adapted, request: ResolvedRequest, canvas: Canvas | None = N
 
 def _text(model: LatentDiffusion, request: ResolvedRequest, text: str, negative: bool) -> Conditioning:
     config = model.config
+    if config.classes:
+        return Conditioning(label=torch.tensor([config.label_of(text)], device=model.device))
     prompt = request.parsed(text)
     if prompt is None:
         found: Conditioning = model.text_encoder([text], request.clip_skip)

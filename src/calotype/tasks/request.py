@@ -258,6 +258,14 @@ class ResolvedRequest(Request):
 
     def check_reading(self, config: ModelConfig) -> None:
         """InputError where the model has too few text layers, or a prompt asks for what cannot be done."""
+        if config.classes:
+            if self.frames is not None or self.toward is not None:
+                raise InputError(
+                    f"The model {config.name} draws classes, between which there is nothing; leave frames "
+                    "and toward out."
+                )
+            for text in self.texts:
+                config.label_of(text)
         for tower in config.text:
             layers = tower.clip.layers
             if -tower.layer_at(self.clip_skip) > layers:

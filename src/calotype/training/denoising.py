@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from calotype.checkpoints import native
+from calotype.conditioning.conditioning import Conditioning
 from calotype.diffusion.grids import GRIDS
 from calotype.diffusion.guidance import guided
 from calotype.diffusion.loss import (
@@ -53,8 +54,9 @@ class DiffusionObjective(Objective):
         self._model = [model]
         self._training, self._held_out = training, held_out
         self._features: dict[int, dict[str, Tensor]] = {}
+        self._labelled = bool(model.config.classes)
         once = len(training.captions.texts) <= config.steps * config.batch and not config.rewording
-        if once and not config.train_text_encoder:
+        if once and not config.train_text_encoder and not self._labelled:
             for part in (training, held_out):
                 if part is not None:
                     self._features[id(part)] = part.captions.features(self.text_encoder)
@@ -67,15 +69,18 @@ class DiffusionObjective(Objective):
         tokens: Tensor | None = None,
         context: Tensor | None = None,
         vector: Tensor | None = None,
+        label: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """latents, noise (B C h w), sigma (B), and tokens (B T L) or their features (B L D), (B P)."""
+        """latents, noise (B C h w), sigma (B), and tokens (B T L), or their features (B L D) and (B P), or
+        class labels (B).
+        """
         config = self.config
         assert isinstance(config, DiffusionTraining)
         if tokens is not None:
             text = self.text_encoder.encode_tokens(tokens.transpose(0, 1))  # (B T L) -> (T B L)
             context, vector = text.tokens, text.vector
         losses = diffusion_loss(
-            lambda x, label: self.denoiser.network(x, label, context, vector=vector),
+            lambda x, noise: self.denoiser.network(x, noise, context, vector=vector, label=label),
             self.denoiser.parameterization,
             latents,
             noise,
@@ -104,7 +109,7 @@ class DiffusionObjective(Objective):
         else:
             mean, std = LOG_SIGMA[config.noise_levels]
             sigma = log_normal_sigmas(normals, mean, std, config.noise_shift)
-        rows = examples.captions.choose(indices, uniforms[1], uniforms[2] < config.caption_dropout)[share]
+        dropped = uniforms[2] < config.caption_dropout
         x0 = examples.latents.draw(indices[share], spread)
         device = next(self.denoiser.network.parameters()).device
         arguments = {
@@ -112,6 +117,12 @@ class DiffusionObjective(Objective):
             "noise": noise.to(device, memory_format=torch.channels_last),
             "sigma": sigma[share].to(device),
         }
+        if self._labelled:
+            assert examples.labels is not None  # else the data set was refused
+            none = len(self._model[0].config.classes)
+            label = torch.where(dropped, none, examples.labels[indices])[share]
+            return arguments | {"label": label.to(device)}
+        rows = examples.captions.choose(indices, uniforms[1], dropped)[share]
         if self._features:
             features = self._features[id(examples)].items()
             return arguments | {name: part[rows].to(device, torch.float32) for name, part in features}
@@ -128,17 +139,24 @@ class DiffusionObjective(Objective):
 
     @torch.no_grad()
     def samples(self) -> Tensor | None:
-        """One picture for each of the config's prompts, 20 DDIM steps, guidance 4, seeds from 0."""
+        """One picture for each of the config's prompts (or classes), 20 DDIM steps, seeds from 0."""
         config = self.config
         assert isinstance(config, DiffusionTraining)
-        if not config.sample_prompts:
-            return None
         model = self._model[0]
-        return draw(model, config.sample_prompts, self._training.latents.shape)
+        prompts = model.config.classes[:32] or config.sample_prompts
+        return draw(model, prompts, self._training.latents.shape) if prompts else None
 
     @torch.no_grad()
     def export(self, path: Path, recipe: Mapping[str, Any]) -> None:
         native.save(path, self._model[0], recipe=recipe)
+
+
+def told(model: LatentDiffusion, prompts: Sequence[str]) -> Conditioning:
+    """What the denoiser hears of prompts, or of the names of classes."""
+    if model.config.classes:
+        return Conditioning(label=torch.tensor([model.config.label_of(prompt) for prompt in prompts]))
+    found: Conditioning = model.text_encoder(list(prompts))
+    return found
 
 
 @torch.no_grad()
@@ -149,8 +167,8 @@ def draw(model: LatentDiffusion, prompts: Sequence[str], shape: Sequence[int]) -
     device = next(model.denoiser.network.parameters()).device
     blank = torch.zeros(len(prompts), *shape, device=device)
     sigmas = GRIDS["trailing"](schedule)(20, schedule.sigma_min, schedule.sigma_max)
-    conditions = (model.text_encoder(list(prompts)), model.text_encoder([""] * len(prompts)))
-    denoiser = guided(model.denoiser, conditions, 4.0)
+    conditions = (told(model, prompts).to(device), told(model, [""] * len(prompts)).to(device))
+    denoiser = guided(model.denoiser, conditions, model.config.defaults.guidance)
     latents = blank
     for step in SAMPLERS["ddim"](denoiser, noise(blank) * sigmas[0], sigmas, noise):
         latents = step.x

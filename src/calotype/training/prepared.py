@@ -171,7 +171,8 @@ class Captions:
 
 @dataclass(frozen=True)
 class Examples:
-    """Pictures, as latents or pixels, and their captions, row for row."""
+    """Pictures, as latents or pixels, captions and, where there are classes, labels (N), row for row."""
 
     latents: Latents | Pixels
     captions: Captions
+    labels: Tensor | None = None

@@ -125,6 +125,24 @@ def icons_diffusion() -> DiffusionTraining:
     )
 
 
+def mnist_diffusion() -> DiffusionTraining:
+    """Labelled 28x28 pictures, MNIST or Fashion-MNIST."""
+    return DiffusionTraining(
+        steps=4000,
+        batch=64,
+        optimizer="muon",
+        learning_rate=2e-3,
+        decay="linear",
+        cooldown=0.8,
+        ema_length=0.05,
+        precision="float32",
+        weighting="uniform",
+        evaluate_every=500,
+        sample_every=500,
+        checkpoint_every=100,
+    )
+
+
 def tiny_autoencoder() -> AutoencoderTraining:
     """Seconds on a CPU: for tests and first tries."""
     return AutoencoderTraining(
@@ -169,5 +187,6 @@ PIXEL_RECIPES: dict[str, Callable[[], PixelTraining]] = {"photo": photo_pixels, 
 DIFFUSION_RECIPES: dict[str, Callable[[], DiffusionTraining]] = {
     "icons": icons_diffusion,
     "icons-coarse": icons_coarse_diffusion,
+    "mnist": mnist_diffusion,
     "tiny": tiny_diffusion,
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from calotype.checkpoints import native
@@ -46,6 +47,7 @@ class DataSet:
     held_out_records: list[Record]
     content: str
     skipped: list[tuple[Path, str]]
+    classes: tuple[str, ...] = ()
 
     @property
     def weighable(self) -> list[str]:
@@ -103,6 +105,7 @@ def read_data(folder: str | Path, size: int, *, strict: bool, watch: Watch) -> D
         [records[i] for i in held_out],
         everything.content_hash(),
         list(everything.skipped),
+        everything.classes,
     )
 
 
@@ -175,8 +178,15 @@ def prepare_diffusion(
     to go on from, with its own parts where no others are named.
     """
     config = settled(config, plan)
+    if model_config.classes:
+        model_config = _labelled(model_config, data)
     if init_from is not None:
         model = native.load(init_from)
+        if model.config.classes and _labelled(model.config, data).classes != model.config.classes:
+            raise InputError(
+                f"{init_from} draws {', '.join(model.config.classes)}, but the class folders are "
+                f"{', '.join(data.classes)}; name the folders alike, or begin without --init-from."
+            )
         if autoencoder is not None:
             model = _with_autoencoder(model, native.load_autoencoder(autoencoder), autoencoder)
         if text_encoder is not None:
@@ -185,6 +195,16 @@ def prepare_diffusion(
         model = _new_model(model_config, data, config.seed, autoencoder, text_encoder)
     training, held_out = _examples(model, data, config, plan, watch)
     return _run(DiffusionObjective(config, model, training, held_out), config, data, plan, model.config)
+
+
+def _labelled(config: ModelConfig, data: DataSet) -> ModelConfig:
+    """The model with the data set's classes; InputError where a picture has none."""
+    if not data.classes or any(record.label is None for record in (*data.records, *data.held_out_records)):
+        raise InputError(
+            f"The model {config.name} draws classes, but not every picture lies in a class folder; put each "
+            "into the folder of its class, or train a model that takes captions."
+        )
+    return config.of_classes(data.classes)
 
 
 def _new_model(
@@ -220,8 +240,11 @@ def _examples(
         if not len(pictures):
             return None
         captions = Captions([record.captions for record in records], model.text_encoder)
+        labels = None
+        if model.config.classes:
+            labels = torch.tensor([record.label for record in records])
         if not isinstance(model.autoencoder, Autoencoder):
-            return Examples(Pixels(pictures), captions)
+            return Examples(Pixels(pictures), captions, labels)
         key = f"{data.content} {part}"
         latents = encode_all(
             model.autoencoder,
@@ -230,7 +253,7 @@ def _examples(
             lambda done, total: watch("computing latents", done, total),
             inside(config),
         )
-        return Examples(latents, captions)
+        return Examples(latents, captions, labels)
 
     training = examples(data.pictures, data.records, "train")
     assert training is not None  # a data set without pictures was refused when it was read
