@@ -50,7 +50,7 @@ def test_half_on_disk_full_in_memory(model: LatentDiffusion, tmp_path: Path) -> 
     path = tmp_path / "half.safetensors"
     digest = native.save(path, model)
     info = native.describe(path)
-    assert info.dtype == "F16"
+    assert info.dtype == "float16"
     assert info.weights_hash == digest
     assert info.parameters.keys() == {"autoencoder", "text_encoder", "denoiser"}
     again = native.load(path)
@@ -122,10 +122,10 @@ def test_damaged_files_are_one_sentence(file: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.safetensors"
     for length in (0, 4, 100, len(whole) // 2, len(whole) - 1):
         broken.write_bytes(whole[:length])
-        with pytest.raises(CheckpointError, match="cut short"):
+        with pytest.raises(CheckpointError, match=r"cut short|empty|neither"):
             native.load(broken)
     broken.write_bytes(b"\x89PNG not weights at all" * 100)
-    with pytest.raises(CheckpointError, match="cut short or of another kind"):
+    with pytest.raises(CheckpointError, match="is neither a safetensors file nor"):
         native.describe(broken)
     with pytest.raises(CheckpointError, match="not a file"):
         native.load(tmp_path)

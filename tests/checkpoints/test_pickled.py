@@ -628,7 +628,7 @@ def test_values_without_end(layout: str, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="without end"):
             open_weights(write(layout, tmp_path / "x.pt", body))
     long = whole(dictionary(**{"a" * 600: dictionary(**{"b" * 600: b"N"})}))
-    with pytest.raises(CheckpointError, match="a name of 1201 characters"):
+    with pytest.raises(CheckpointError, match="a tensor whose name is of 1201 characters"):
         open_weights(write(layout, tmp_path / "x.pt", long))
 
 

@@ -7,13 +7,14 @@ error that names it.
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from calotype.checkpoints.sizes import CLIP_END
 from calotype.errors import CheckpointError, InputError
-from calotype.models.config import ModelConfig
+from calotype.models.config import ModelConfig, decode
 from calotype.networks.autoencoder import AutoencoderConfig
 from calotype.networks.clip_text import ClipTextConfig
 from calotype.networks.controlnet import ControlNetConfig
@@ -91,7 +92,7 @@ def unet(path: Path, told: Settings) -> UNetConfig:
     levels = len(channels)
     layers = told.get("layers_per_block", 2)
     if isinstance(layers, list):
-        if len(set(layers)) != 1:
+        if not layers or any(count != layers[0] for count in layers):
             raise CheckpointError(
                 f"{path} has layers_per_block {layers}, but Calotype needs the same everywhere."
             )
@@ -99,7 +100,7 @@ def unet(path: Path, told: Settings) -> UNetConfig:
     only = _each(told.get("only_cross_attention", False), levels)
     sized = told.get("addition_embed_type") == "text_time"
     plain = told.get("class_embed_type") == "projection"
-    return _made(
+    return made(
         path,
         UNetConfig,
         in_channels=told.get("in_channels", 4),
@@ -130,7 +131,7 @@ def controlnet(path: Path, told: Settings) -> ControlNetConfig:
     sizes = dataclasses.replace(sizes, out_channels=sizes.in_channels)
     if short:  # and without a transformer
         sizes = dataclasses.replace(sizes, transformer_depth=(*sizes.transformer_depth[:-1], 0))
-    return _made(
+    return made(
         path,
         ControlNetConfig,
         unet=sizes,
@@ -184,7 +185,7 @@ def unet_settings(config: ModelConfig) -> dict[str, Any]:
 def autoencoder(path: Path, told: Settings, scale: float) -> AutoencoderConfig:
     """Of vae/config.json; `scale` where it does not say its own."""
     _check(path, told, AUTOENCODER)
-    return _made(
+    return made(
         path,
         AutoencoderConfig,
         in_channels=told.get("in_channels", 3),
@@ -221,9 +222,10 @@ def autoencoder_settings(config: AutoencoderConfig, size: int) -> dict[str, Any]
 def clip(path: Path, told: Settings, *, projected: bool) -> ClipTextConfig:
     """Of text_encoder/config.json; `projected`: whether the weights hold a projection."""
     _check(path, told, CLIP)
-    vocabulary = told.get("vocab_size", 49408)
-    end = told.get("eos_token_id")
-    return _made(
+    vocabulary, end = told.get("vocab_size", 49408), told.get("eos_token_id")
+    if type(vocabulary) is not int:
+        raise CheckpointError(f"{path} has a vocab_size that is no whole number; fetch the folder again.")
+    return made(
         path,
         ClipTextConfig,
         vocabulary=vocabulary,
@@ -260,7 +262,13 @@ def clip_settings(config: ClipTextConfig, layers: int, *, start: int, pad: int) 
     }
 
 
+LISTS = ("block_out_channels", "down_block_types", "up_block_types", "conditioning_embedding_out_channels")
+
+
 def _check(path: Path, told: Settings, allowed: Mapping[str, tuple[Any, ...]]) -> None:
+    for key in LISTS:
+        if not isinstance(told.get(key, []), list):
+            raise CheckpointError(f"{path} has a {key} that is no list; fetch the folder again.")
     for key, values in allowed.items():
         if told.get(key, values[0]) not in values:
             raise CheckpointError(
@@ -280,8 +288,18 @@ def _each(value: Any, levels: int) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, list) else (value,) * levels
 
 
-def _made(path: Path, kind: Callable[..., C], **fields: Any) -> C:
+def made(path: Path, kind: Callable[..., C], /, **fields: Any) -> C:
+    """A config of these fields, each checked for its type; CheckpointError where they make none."""
+    hints = typing.get_type_hints(kind)
     try:
-        return kind(**fields)
-    except (InputError, TypeError, ZeroDivisionError) as error:
+        checked = {
+            name: value if dataclasses.is_dataclass(value) else decode(hints[name], _listed(value), name)
+            for name, value in fields.items()
+        }
+        return kind(**checked)
+    except (InputError, CheckpointError, ZeroDivisionError) as error:
         raise CheckpointError(f"{path} makes no model: {error}") from None
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(item) for item in value] if isinstance(value, tuple) else value

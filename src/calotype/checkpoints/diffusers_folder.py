@@ -106,13 +106,14 @@ def _low_res(folder: Path, index: Mapping[str, Any]) -> LowResConfig | None:
     told = folder / "scheduler_config.json"
     if not told.is_file():
         return None
-    return LowResConfig(
-        diffusers_scheduler.levels(folder, read_json(told)), index.get("max_noise_level", 350)
-    )
+    levels = diffusers_scheduler.levels(folder, read_json(told))
+    most = index.get("max_noise_level", 350)
+    return diffusers_config.made(folder / INDEX, LowResConfig, schedule=levels, most=most)
 
 
 def _there(index: Mapping[str, Any], folder: Path, name: str) -> bool:
-    return index.get(name, [None])[0] is not None and (folder / name).is_dir()
+    entry = index.get(name)
+    return isinstance(entry, list) and entry[:1] != [None] and (folder / name).is_dir()
 
 
 def _clip(folder: Path, piece: Piece) -> ClipTextConfig:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from calotype.checkpoints.detect import Family
+from calotype.checkpoints.diffusers_config import made
 from calotype.errors import CheckpointError
 from calotype.models.config import Defaults, ModelConfig, ScheduleConfig
 
@@ -54,11 +55,13 @@ def read(path: Path, told: Mapping[str, Any], family: Family) -> tuple[ScheduleC
     few = sampler == "lcm" or _of_few_steps(told, sampler, grid)
     if sampler == "dpmpp_2m" and told.get("algorithm_type") == "sde-dpmsolver++":
         sampler = "dpmpp_2m_sde"
-    return schedule, Defaults(
-        FEW_STEPS if few else family.steps,
-        1.0 if few and family.sampler != "lcm" else family.guidance,
-        sampler,
-        grid,
+    return schedule, made(
+        path,
+        Defaults,
+        steps=FEW_STEPS if few else family.steps,
+        guidance=1.0 if few and family.sampler != "lcm" else family.guidance,
+        sampler=sampler,
+        grid=grid,
         prompt_syntax="a1111",
         offset=told.get("steps_offset", 0),
         ends_at_first=not told.get("set_alpha_to_one", True),
@@ -92,12 +95,14 @@ def _of_few_steps(told: Mapping[str, Any], sampler: str, grid: str) -> bool:
 def levels(path: Path, told: Mapping[str, Any]) -> ScheduleConfig:
     """The noise levels alone; CheckpointError for some that Calotype does not make."""
     betas = told.get("beta_schedule", "linear")
-    if betas not in BETAS or told.get("trained_betas") is not None:
+    if not isinstance(betas, str) or betas not in BETAS or told.get("trained_betas") is not None:
         raise CheckpointError(
             f"{path} has beta_schedule {betas!r} or trained_betas; Calotype makes {', '.join(BETAS)}."
         )
-    return ScheduleConfig(
-        BETAS[betas],
+    return made(
+        path,
+        ScheduleConfig,
+        kind=BETAS[betas],
         steps=told.get("num_train_timesteps", 1000),
         beta_start=told.get("beta_start", 0.0001),
         beta_end=told.get("beta_end", 0.02),

@@ -14,14 +14,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from calotype import __version__
 from calotype.checkpoints.weights import as_dtype, some, write_safetensors
+from calotype.checkpoints.weights_file import open_weights
 from calotype.conditioning.text import TextEncoder
 from calotype.conditioning.tokenizer import Tokenizer, clip_vocabulary
 from calotype.errors import CheckpointError, InputError
@@ -42,7 +42,7 @@ class FileInfo:
     """What a checkpoint says of itself, read without its tensors.
 
     parameters  numbers stored, by part
-    dtype       of the tensors on disk, as safetensors writes it ("F16")
+    dtype       of the tensors on disk ("float16")
     """
 
     path: Path
@@ -128,6 +128,8 @@ def tokenizer_from_json(text: str) -> Tokenizer:
     """The inverse of `tokenizer_to_json`; ValueError, KeyError or TypeError where the text is none such."""
     stored = json.loads(text)
     merges = stored["merges"]
+    if not isinstance(merges, list) or not all(isinstance(merge, str) for merge in merges):
+        raise ValueError("merges are not texts")
     vocab = stored["vocab"] if "vocab" in stored else clip_vocabulary(merges)
     return Tokenizer.from_vocab(vocab, merges, stored["context_length"])
 
@@ -147,23 +149,12 @@ class _File:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
-            raise CheckpointError(f"{self.path} is not a file; name a .safetensors file of Calotype's.")
-        try:
-            self._file = cast("Any", safe_open(str(self.path), framework="pt"))  # its methods are untyped
-            self.metadata: dict[str, str] = self._file.metadata() or {}
-            self.shapes = {
-                name: tuple(self._file.get_slice(name).get_shape())
-                for name in self._file.keys()  # noqa: SIM118
-            }
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(
-                f"{self.path} is no readable safetensors file ({error}); it is cut short or of another kind, "
-                "so fetch or make it again."
-            ) from None
+        self._file = open_weights(self.path)
+        self.metadata = self._file.metadata
+        self.shapes = {name: info.shape for name, info in self._file.shapes.items()}
         if self.metadata.get("format") != "calotype":
             raise CheckpointError(
-                f"{self.path} is a safetensors file, but not a checkpoint of Calotype's (its metadata lacks "
+                f"{self.path} holds weights, but is not a checkpoint of Calotype's (its metadata lack "
                 "format=calotype); name a file written by `calotype train`."
             )
 
@@ -199,13 +190,14 @@ class _File:
             return None
         try:
             return tokenizer_from_json(self.text("tokenizer"))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise CheckpointError(
                 f"{self.path} holds a damaged tokenizer; make or fetch the file again."
             ) from None
 
     def dtype(self) -> str:
-        return next((str(self._file.get_slice(name).get_dtype()) for name in self.shapes), "none")
+        """The first tensor's."""
+        return next((str(info.dtype).removeprefix("torch.") for info in self._file.shapes.values()), "none")
 
     def fill(
         self, part: str, module: nn.Module, device: torch.device | str, dtype: torch.dtype | None
@@ -230,7 +222,7 @@ class _File:
             )
         state = {}
         for name in stored:
-            value = self._file.get_tensor(name)
+            value = self._file.tensor(name)
             state[name.removeprefix(part + ".")] = value.to(
                 device, dtype if value.is_floating_point() else None
             )
@@ -239,7 +231,7 @@ class _File:
     def under(self, prefix: str, device: torch.device | str, dtype: torch.dtype) -> dict[str, Tensor]:
         """The tensors whose names begin with `prefix`, named by the rest."""
         return {
-            name.removeprefix(prefix): self._file.get_tensor(name).to(device, dtype)
+            name.removeprefix(prefix): self._file.tensor(name).to(device, dtype)
             for name in self.shapes
             if name.startswith(prefix)
         }
@@ -254,8 +246,10 @@ def describe(path: str | Path) -> FileInfo:
         parameters[part] = parameters.get(part, 0) + prod(shape)
     try:
         recipe = json.loads(file.metadata.get("recipe", "{}"))
-    except ValueError:
-        raise CheckpointError(f"{path} holds a damaged recipe; make or fetch the file again.") from None
+    except (ValueError, RecursionError):
+        recipe = None
+    if not isinstance(recipe, dict):
+        raise CheckpointError(f"{path} holds a damaged recipe; make or fetch the file again.")
     return FileInfo(
         path=file.path,
         config=file.pixel_config() if file.metadata.get("kind") == PIXEL else file.config(),

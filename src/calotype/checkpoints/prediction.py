@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from calotype.checkpoints.detect import Family
+from calotype.checkpoints.pickled import shown
 from calotype.errors import CheckpointError
 
 Parameterization = Literal["eps", "x0", "v"]
@@ -107,5 +108,5 @@ def _default(path: Path, family: Family, zero: bool) -> Prediction:
 def named(path: Path, name: str) -> Parameterization:
     """Ours for any name that people and files use; CheckpointError for one they do not."""
     if name.lower() not in NAMES:
-        raise CheckpointError(f"{path} is said to predict {name!r}; it should be one of eps, v and x0.")
+        raise CheckpointError(f"{path} is said to predict {shown(name)}; it should be one of eps, v and x0.")
     return NAMES[name.lower()]

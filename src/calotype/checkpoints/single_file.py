@@ -142,7 +142,7 @@ def _told_by_shapes(
 def _recipe(file: WeightsFile) -> dict[str, Any]:
     try:
         recipe = json.loads(file.metadata.get(RECIPE, "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         recipe = None
     if not isinstance(recipe, dict):
         raise CheckpointError(f"{file.path} holds a damaged recipe; make or fetch it again.")
@@ -154,7 +154,7 @@ def _tokenizer(file: WeightsFile) -> Tokenizer:
         return Tokenizer.clip()
     try:
         return native.tokenizer_from_json(file.metadata[TOKENIZER])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise CheckpointError(f"{file.path} holds a damaged tokenizer; make or fetch it again.") from None
 
 

@@ -16,6 +16,8 @@ from torch import Tensor
 from calotype.checkpoints.weights_file import Scalar, TensorInfo, open_weights
 from calotype.errors import CheckpointError, OutputError
 
+JSON_LIMIT = 64 * 2**20  # bytes; a tokenizer.json has 4 MiB
+
 
 @runtime_checkable
 class WeightsFile(Protocol):
@@ -116,10 +118,16 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; CheckpointError where it is none."""
+    """A JSON object from a file; CheckpointError where it is none, or far larger than any that is read."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        if path.exists() and not path.is_file():  # to open a pipe is to wait for its writer
+            raise ValueError("it is no file")
+        with path.open("rb") as file:
+            raw = file.read(JSON_LIMIT + 1)
+        if len(raw) > JSON_LIMIT:
+            raise ValueError(f"it has more than {JSON_LIMIT} bytes")
+        value = json.loads(raw.decode())
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON ({error}); fetch it again.") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} should hold a JSON object; fetch it again.")

@@ -138,6 +138,15 @@ def _refuse_what_is_no_weights(head: bytes, source: str) -> None:
         raise CheckpointError(f"{source} is a GGUF file; get the same weights as .safetensors.")
 
 
+def _check_name(name: str, source: object) -> None:
+    """Names stand in every sentence about the file: none may be endless or move a terminal's cursor."""
+    if len(name) > NAME_LIMIT or not name.isprintable():
+        raise CheckpointError(
+            f"{source} has a tensor whose name is of {len(name)} characters or cannot be printed, "
+            f"{shown(name)}; do not trust it, or save it again with another name."
+        )
+
+
 def _span(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
     """Elements from the first to the last, both included."""
     return 1 + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
@@ -190,6 +199,7 @@ def _of_safetensors(path: Path, data: mmap) -> WeightsFile:
     shapes: dict[str, TensorInfo] = {}
     extents: dict[str, Extent] = {}
     for name, entry in header.items():
+        _check_name(name, path)
         shapes[name], extents[name] = _entry(name, entry, path)
     end = 0
     for name in sorted(extents, key=lambda name: (extents[name].start, extents[name].size)):
@@ -269,12 +279,15 @@ def _of_torch(path: Path, data: mmap, file: TorchFile) -> WeightsFile:
     scalars: dict[str, Scalar] = {}
     for name, value in _leaves(file.value, str(path)):
         if isinstance(value, StoredTensor):
+            _check_name(name, path)
             if name in shapes:
                 raise CheckpointError(
                     f"{path} has two tensors named {shown(name)}; rename one of them and save it again."
                 )
             places[name] = _place(name, value, file.extents[value.storage.key], path)
             shapes[name] = TensorInfo(value.shape, value.dtype)
+        elif isinstance(value, int) and value.bit_length() > 64:
+            continue  # to write it out would take thousands of digits
         elif value is None or isinstance(value, bool | int | float | str):
             scalars.setdefault(name, value)
     return WeightsFile(path, shapes, {}, scalars, places, data)
@@ -306,10 +319,7 @@ def _leaves(tree: dict[object, object], source: str) -> Iterator[tuple[str, obje
             word = key if isinstance(key, str) else key.name if isinstance(key, Inert) else repr(key)
             longer = f"{name}.{word}" if name else word
             if len(longer) > NAME_LIMIT:
-                raise CheckpointError(
-                    f"{source} has a name of {len(longer)} characters, {shown(longer)}; "
-                    "save it again with another."
-                )
+                _check_name(longer, source)
             yield from walk(longer, value, weights, depth + 1)
 
     weights = tree.get("state_dict")

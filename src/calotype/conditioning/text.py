@@ -55,11 +55,22 @@ class TextEncoder(nn.Module):
             )
         for config in configs:
             assert tokenizer is not None
-            if config.clip.vocabulary < len(tokenizer) or config.clip.end_token != tokenizer.end:
+            highest = max(tokenizer.vocab.values())
+            if config.clip.vocabulary <= highest or config.clip.end_token != tokenizer.end:
                 raise CheckpointError(
-                    f"The tokenizer has {len(tokenizer)} entries and end token {tokenizer.end}, but the text "
+                    f"The tokenizer has {highest + 1} entries and end token {tokenizer.end}, but the text "
                     f"encoder is made for {config.clip.vocabulary} and {config.clip.end_token}; "
                     "take both from one model."
+                )
+            if config.pad_token is not None and config.pad_token not in tokenizer.vocab:
+                raise CheckpointError(
+                    f"The tokenizer has no token {config.pad_token[:80]!r}, by which short prompts are to be "
+                    "filled up; take both from one model."
+                )
+            if not -config.clip.layers <= config.layer <= -1:
+                raise CheckpointError(
+                    f"The text encoder is to be read at layer {config.layer}, but has {config.clip.layers}; "
+                    "the model's config is damaged."
                 )
         self.configs = tuple(configs)
         self.tokenizer = tokenizer

@@ -24,6 +24,7 @@ from calotype.errors import CheckpointError
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
+MOST_TOKENS, LONGEST_CONTEXT = 2**20, 2**14
 PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
@@ -61,7 +62,7 @@ def read_clip_files(folder: Path) -> tuple[dict[str, int], list[str]]:
     try:
         vocab: Any = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
         lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{folder} holds no readable tokenizer ({error}); it needs vocab.json and merges.txt."
         ) from None
@@ -87,6 +88,7 @@ class Tokenizer:
     """Texts to token numbers.  Make one with `clip`, `from_vocab`, `from_clip_files` or `train`."""
 
     def __init__(self, vocab: dict[str, int], merges: Sequence[str], context_length: int) -> None:
+        _check(vocab, merges, context_length)
         for special in (START, END):
             if special not in vocab:
                 raise CheckpointError(
@@ -107,8 +109,9 @@ class Tokenizer:
                 unk_token=END,
             )
         except Exception as error:  # the Rust side raises bare Exception
+            told = str(error).partition("\n")[0][:200]
             raise CheckpointError(
-                f"The tokenizer's merges do not fit its vocabulary ({error}); take both from one model."
+                f"The tokenizer's merges do not fit its vocabulary ({told}); take both from one model."
             ) from None
         self._fast = _pipeline(model)
         self._fast.add_special_tokens([START, END])
@@ -230,6 +233,24 @@ class Tokenizer:
                     start -= 1
                 return text[start:].strip()
         return ""
+
+
+def _check(vocab: object, merges: object, context_length: object) -> None:
+    """CheckpointError where what a file holds for a tokenizer is not of the types that one is made of."""
+    fine = (
+        isinstance(vocab, dict)
+        and all(isinstance(token, str) for token in vocab)
+        and all(type(number) is int and 0 <= number < MOST_TOKENS for number in vocab.values())
+        and isinstance(merges, list | tuple)
+        and all(isinstance(merge, str) for merge in merges)
+        and type(context_length) is int
+        and 3 <= context_length <= LONGEST_CONTEXT
+    )
+    if not fine:
+        raise CheckpointError(
+            "The tokenizer should hold tokens with their numbers, merges as texts and a context length of 3 "
+            f"to {LONGEST_CONTEXT}; it is damaged, so fetch it again."
+        )
 
 
 def _plain(word: str) -> str:

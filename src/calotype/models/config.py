@@ -19,6 +19,8 @@ from calotype.errors import CheckpointError, InputError
 from calotype.networks.autoencoder import AutoencoderConfig
 from calotype.networks.unet import UNetConfig
 
+MOST_LEVELS = 100_000  # noise levels of a schedule; 1000 are usual
+
 
 @dataclass(frozen=True)
 class ScheduleConfig:
@@ -34,6 +36,10 @@ class ScheduleConfig:
     beta_end: float = 0.012
     zero_terminal_snr: bool = False
     shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.steps <= MOST_LEVELS:
+            raise InputError(f"ScheduleConfig.steps is {self.steps:.6g}; give 2 to {MOST_LEVELS}.")
 
     def build(self) -> NoiseSchedule | FlowSchedule:
         """The schedule itself; InputError where the numbers make none."""
@@ -170,7 +176,7 @@ class ModelConfig:
         """
         try:
             value = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(
                 f"The model's config is not JSON ({error}); the file is damaged or not Calotype's."
             ) from None

@@ -47,7 +47,7 @@ class PixelConfig:
         """The inverse of `to_json`; CheckpointError names what is missing, unknown or of the wrong type."""
         try:
             value = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(
                 f"The model's config is not JSON ({error}); the file is damaged or not Calotype's."
             ) from None

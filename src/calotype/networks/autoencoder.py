@@ -17,6 +17,7 @@ from calotype.networks.layers import (
     initialise_weights,
     zero_,
 )
+from calotype.networks.limits import check_sizes
 from calotype.networks.norm import GroupNorm
 
 EPS = 1e-6
@@ -40,6 +41,7 @@ class AutoencoderConfig:
     shift: float = 0.0
 
     def __post_init__(self) -> None:
+        check_sizes(self)
         for channels in self.block_channels:
             if channels % self.norm_groups:
                 raise InputError(

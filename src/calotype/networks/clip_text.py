@@ -10,6 +10,7 @@ from torch import Generator, Tensor, nn
 from calotype.errors import InputError
 from calotype.networks.attention import Attention
 from calotype.networks.layers import initialise_weights
+from calotype.networks.limits import check_sizes
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class ClipTextConfig:
     end_token: int = 49407
 
     def __post_init__(self) -> None:
+        check_sizes(self)
         if self.width % self.heads:
             raise InputError(
                 f"ClipTextConfig.width={self.width} must be a multiple of heads={self.heads}; change one."

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from calotype.networks.layers import initialise_weights, zero_
+from calotype.networks.limits import check_sizes
 from calotype.networks.unet import Descent, UNetConfig
 
 
@@ -27,6 +28,9 @@ class ControlNetConfig:
     short_middle: bool = False
     pooled: bool = False
     bgr: bool = False
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
 
     @property
     def factor(self) -> int:

@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 
 from calotype.errors import InputError
 from calotype.networks.layers import EmbeddingMlp, initialise_weights, sinusoids, zero_
+from calotype.networks.limits import check_sizes
 
 LABEL_SCALE = 16.0
 """ln(sigma)/4 runs over about 2; times this, its sinusoids tell levels apart that differ by a percent."""
@@ -31,6 +32,9 @@ class PixelNetConfig:
     blocks: tuple[int, ...]
     channels: int = 3
     embedding: int = 64
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
 
     @property
     def factor(self) -> int:

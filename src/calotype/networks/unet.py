@@ -17,6 +17,7 @@ from calotype.networks.layers import (
     sinusoids,
     zero_,
 )
+from calotype.networks.limits import check_sizes
 from calotype.networks.norm import GroupNorm
 
 EPS = 1e-5
@@ -60,6 +61,7 @@ class UNetConfig:
     context_only_levels: tuple[bool, ...] | None = None
 
     def __post_init__(self) -> None:
+        check_sizes(self)
         levels = len(self.block_channels)
         for name in ("attention_levels", "transformer_depth", "heads", "context_only_levels"):
             values = getattr(self, name)
