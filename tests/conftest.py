@@ -13,6 +13,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # take the cores from each other, and the suite takes three times as long.
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
+# a tenth of a second for every picture of a made-up model; tests/safety turns it on
+os.environ.setdefault("CALOTYPE_CONTENT_CHECK", "off")
+
 if TYPE_CHECKING:
     from calotype.models.config import ModelConfig
     from calotype.models.latent_diffusion import LatentDiffusion

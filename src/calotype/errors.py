@@ -17,6 +17,10 @@ class InputError(CalotypeError):
     exit_code = 2
 
 
+class BlockedPromptError(InputError):
+    """A prompt holds a word that the owner's block list refuses."""
+
+
 class DataError(CalotypeError):
     """A data set, picture or caption cannot be used."""
 

@@ -31,7 +31,10 @@ def test_a_picture_and_its_replay(here: Path, tiny_file: Path, capsys: pytest.Ca
     for stage in ("start-up", "imports", "load", "text", "sampling", "decoding", "write", "together"):
         assert stage in err
     assert [path.name for path in here.iterdir()] == ["out.png"]
-    code, out, _ = run(capsys, "replay", "out.png", "-o", "again.png")
+    assert str(tiny_file.parent).encode() not in Path("out.png").read_bytes()
+    code, _, err = run(capsys, "replay", "out.png")
+    assert (code, "model tiny.safetensors is not here; say with --model" in err) == (2, True)
+    code, out, _ = run(capsys, "replay", "out.png", "--look-in", tiny_file.parent, "-o", "again.png")
     assert code == 0
     assert out == "out.png: identical, largest difference 0, mean 0.000000 of 255\n"
     assert files.read("again.png")[1] == files.read("out.png")[1]
@@ -39,7 +42,7 @@ def test_a_picture_and_its_replay(here: Path, tiny_file: Path, capsys: pytest.Ca
     touched = image.copy()
     touched.paste((0, 0, 0), (0, 0, 9, 9))
     files.Picture(touched, None, record, 0).save("touched.png")  # type: ignore[arg-type]
-    code, out, _ = run(capsys, "replay", "touched.png")
+    code, out, _ = run(capsys, "replay", "touched.png", "--model", tiny_file)
     assert code == 1
     assert "different, largest difference" in out
 

@@ -35,15 +35,16 @@ def test_a_masked_picture_and_its_replay_where_the_source_has_moved(
     assert (code, out, err) == (0, "out.png\n", "")
     request = files.read("out.png")[1].request
     assert (request.image.path, request.mask.path, request.strength) == ("photo.png", "mask.png", 0.8)
-    assert run(capsys, "replay", "out.png")[0] == 0
+    again = ("replay", "out.png", "--model", tiny_file)
+    assert run(capsys, *again)[0] == 0
     (here / "photo.png").rename("moved.png")
-    code, out, err = run(capsys, "replay", "out.png")
+    code, out, err = run(capsys, *again)
     assert (code, out) == (2, "")
     assert err.startswith("calotype: photo.png, from which this picture was made, is not there any more")
     assert err.count("\n") == 1
-    code, out, _ = run(capsys, "replay", "out.png", "--image", "moved.png")
+    code, out, _ = run(capsys, *again, "--image", "moved.png")
     assert (code, "identical" in out) == (0, True)
-    code, _, err = run(capsys, "replay", "out.png", "--image", "mask.png")
+    code, _, err = run(capsys, *again, "--image", "mask.png")
     assert (code, "is not the picture this one was made from" in err) == (2, True)
 
 
@@ -64,8 +65,8 @@ def test_everything_at_once_is_said_on_the_command_line(
         code, _, err = run(capsys, *base, *options, "-o", f"{name}.png")
         assert (code, err) == (0, ""), name
         assert files.read(f"{name}.png")[0].size == size
-        assert run(capsys, "replay", f"{name}.png")[0] == 0, name
-    code, _, err = run(capsys, "vary", "walked.png", "--count", 1, "-o", "x.png")
+        assert run(capsys, "replay", f"{name}.png", "--model", tiny_file)[0] == 0, name
+    code, _, err = run(capsys, "vary", "walked.png", "--count", 1, "--model", tiny_file, "-o", "x.png")
     assert (code, err) == (0, "")  # the noise of an inversion's own path is turned
 
 
@@ -84,16 +85,17 @@ def test_a_transition_as_pictures_and_animation(tiny_file: Path, capsys: pytest.
             film.seek(1)
             film.load()
             assert film.info["duration"] == 100
-    assert run(capsys, "replay", "frame-2.png")[0] == 0
+    assert run(capsys, "replay", "frame-2.png", "--model", tiny_file)[0] == 0
 
 
 @pytest.mark.usefixtures("here")
 def test_vary(tiny_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(capsys, "generate", "a red apple", "--model", tiny_file, "--seed", 7, "-o", "out.png")
-    code, out, err = run(capsys, "vary", "out.png", "--count", 2, "--seed", 20, "--sheet", "all.png")
+    settings = ("--count", 2, "--seed", 20, "--sheet", "all.png", "--model", tiny_file)
+    code, out, err = run(capsys, "vary", "out.png", *settings)
     assert (code, err) == (0, "")
     assert out.split() == ["a-red-apple-7-20.png", "a-red-apple-7-21.png", "all.png"]
-    assert run(capsys, "replay", "a-red-apple-7-21.png")[0] == 0
+    assert run(capsys, "replay", "a-red-apple-7-21.png", "--model", tiny_file)[0] == 0
     code, _, err = run(capsys, "vary", "photo.png")
     assert (code, "say with a prompt what it shows" in err) == (2, True)
     code, _, err = run(

@@ -157,16 +157,18 @@ def test_the_command_line_and_replay(
     assert (use.name, use.weight, len(use.sha256 or "")) == ("flat", 0.8, 64)
     assert [use.word for use in record.embeddings] == ["easy"]
     assert Request.from_json(record.model_dump_json(include=set(Request.model_fields))).loras == record.loras
-    assert command(["replay", str(out)]) == 0
+    assert str(tmp_path).encode() not in out.read_bytes()
+    again = ["replay", str(out), "--model", str(tiny_file)]
+    assert command([*again, "--look-in", str(moved)]) == 0
     assert "identical" in capsys.readouterr().out
     moved.rename(tmp_path / "elsewhere")  # found again by name in the models folder
-    assert command(["replay", str(out)]) == 2
+    assert command(again) == 2
     assert "flat.safetensors; give its file, or name the folder" in capsys.readouterr().err
     monkeypatch.setenv("CALOTYPE_MODELS", str(tmp_path))
-    assert command(["replay", str(out)]) == 0
+    assert command(again) == 0
     other = tmp_path / "elsewhere" / "flat.safetensors"
     other.write_bytes((folder / "round.safetensors").read_bytes())
-    assert command(["replay", str(out)]) == 2
+    assert command(again) == 2
     assert "is another file than the one asked for" in capsys.readouterr().err
     assert command([*given[:-1], str(tmp_path / "b.png"), "--lora", "flatt"]) == 2
     assert "There is no flatt.safetensors in" in (said := capsys.readouterr().err)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calotype.cli import guiding
+from calotype.cli import guiding, safety
 from calotype.cli.clock import Clock
 from calotype.errors import InputError, OutputError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from calotype.safety.policy import Safety
     from calotype.tasks.picture import Picture
     from calotype.tasks.request import Request
 
@@ -144,6 +146,10 @@ def generate(
     ] = None,
     fps: Annotated[float, typer.Option(help="Pictures a second of the animation.")] = 12.0,
     sheet: Annotated[str | None, typer.Option(help="Also write all pictures on one PNG sheet.")] = None,
+    content_check: safety.ContentCheck = None,
+    content_threshold: safety.Threshold = None,
+    block_list: safety.Words = None,
+    metadata: safety.Metadata = "full",
     device: Annotated[str | None, typer.Option(help="cpu, cuda …. Default: the best one here.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: torch's choice.")] = None,
     timing: Annotated[bool, typer.Option("--timing", help="Report where the time went.")] = False,
@@ -194,17 +200,27 @@ def generate(
             vary_seed=vary_seed,
             frames=frames,
         )
-    draw(request, output, sheet, animation, fps, prediction, vae, device, threads, clock, offline, probe)
+        guards = safety.safety(content_check, content_threshold, block_list, metadata)
+    places = Places(output, sheet, animation, fps)
+    draw(request, places, guards, prediction, vae, device, threads, clock, offline, probe)
     if timing:
         print(clock.report(), file=sys.stderr)
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where pictures go, as the person said it."""
+
+    output: str | None
+    sheet: str | None = None
+    animation: str | None = None
+    fps: float = 12.0
+
+
 def draw(
     request: Request,
-    output: str | None,
-    sheet: str | None,
-    animation: str | None,
-    fps: float,
+    places: Places,
+    guards: Safety,
     prediction: str | None,
     vae: str | None,
     device: str | None,
@@ -217,14 +233,16 @@ def draw(
     with clock.stage("imports"):
         from calotype.checkpoints import shelf
         from calotype.tasks import picture as files
-        from calotype.tasks.generate import Drawn, generate
+        from calotype.tasks.finish import guarded
+        from calotype.tasks.generate import Drawn
         from calotype.tasks.picture import Picture
         from calotype.tasks.studio import pick_device
     with clock.stage("load"):
+        output = places.output
         if output is not None:
             files.check_writable(files.output_paths(output, request.pictures))
-        sheets = [] if sheet is None else files.output_paths(sheet, 1)
-        animations = [] if animation is None else [_animation(animation, fps)]
+        sheets = [] if places.sheet is None else files.output_paths(places.sheet, 1)
+        animations = [] if places.animation is None else [_animation(places.animation, places.fps)]
         files.check_writable([*sheets, *animations])
         _set_threads(threads)
         place, path = pick_device(device), shelf.find(request.model, fetch=not offline)
@@ -238,7 +256,7 @@ def draw(
     pictures: list[Picture] = []
     undecoded: dict[int, Tensor] = {}
     try:
-        for event in _watched(generate(loaded, asked), clock):
+        for event in _watched(guarded(loaded, asked, guards), clock):
             if isinstance(event, Drawn):
                 undecoded |= dict(zip(event.indices, event.latents, strict=True))
             elif isinstance(event, Picture):
@@ -247,6 +265,7 @@ def draw(
                 del undecoded[event.index]
                 pictures.append(event)
                 print(paths[event.index], flush=True)
+                _tell(event)
     except Exception as error:
         rescued = _rescue(undecoded, paths)
         if rescued is None:
@@ -260,7 +279,7 @@ def draw(
             files.write_png(path, files.contact_sheet(images))
             print(path)
         for path in animations:
-            files.write_animation(path, images, fps)
+            files.write_animation(path, images, places.fps)
             print(path)
 
 
@@ -273,6 +292,10 @@ def replay(
     vae: Annotated[str | None, typer.Option(help="As when the picture was made.")] = None,
     image: Annotated[str | None, typer.Option(help="Where the picture is that it began from.")] = None,
     mask: Annotated[str | None, typer.Option(help="Where its mask is.")] = None,
+    look_in: Annotated[
+        list[Path] | None,
+        typer.Option(help="A folder with files it was made with, whose names alone it says; again for more."),
+    ] = None,
     output: Annotated[str | None, typer.Option("-o", "--output", help="Write the replay too.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda …. Default: the best one here.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: torch's choice.")] = None,
@@ -287,14 +310,14 @@ def replay(
     from calotype.tasks.replay import Comparison, replay
     from calotype.tasks.studio import pick_device
 
-    made, record = files.read(picture)
+    made, record = files.read(picture, look_in or ())
     record = record.moved(image=image, mask=mask)
     record.request.check_sources()
     if output is not None:
         files.check_writable(files.output_paths(output, 1))
     _set_threads(threads)
     # a name that only the picture gives is never fetched
-    path = shelf.find(record.request.model) if model is None else shelf.find(model, fetch=True)
+    path = _its_model(record.request.model) if model is None else shelf.find(model, fetch=True)
     loaded = shelf.load(path, pick_device(device), prediction=prediction, vae=vae)
     identical = False
     for event in _watched(replay(loaded, picture, made, record), clock):
@@ -305,6 +328,26 @@ def replay(
             verdict = "identical" if identical else "different"
             print(f"{picture}: {verdict}, largest difference {event.largest}, mean {event.mean:.6f} of 255")
     return 0 if identical else 1
+
+
+def _its_model(name: str) -> Path:
+    from calotype.checkpoints import shelf
+
+    try:
+        return shelf.find(name)
+    except InputError:
+        raise InputError(
+            f"The picture's model {name} is not here; say with --model where it is, or with --look-in in "
+            "which folder its files lie."
+        ) from None
+
+
+def _tell(picture: Picture) -> None:
+    """What the content check says of a picture, where it says anything."""
+    if picture.withheld is not None:
+        print(f"calotype: {picture.withheld}", file=sys.stderr)
+    elif picture.record.content is not None and picture.record.content.score is not None:
+        print(f"calotype: content check: {picture.record.content.told()}", file=sys.stderr)
 
 
 def _probe(path: Path, place: torch.device, prediction: str | None, vae: str | None) -> str | None:

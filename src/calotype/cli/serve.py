@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from calotype.cli import safety as guards
 from calotype.errors import InputError
 
 TOKEN = "CALOTYPE_TOKEN"
@@ -49,6 +50,10 @@ def serve(
         int | None, typer.Option(help="Pictures of one client that may wait.")
     ] = None,
     max_rate: Annotated[float | None, typer.Option(help="Requests a minute and client.")] = None,
+    content_check: guards.ContentCheck = None,
+    content_threshold: guards.Threshold = None,
+    block_list: guards.Words = None,
+    metadata: guards.Metadata = "full",
     verbose: Annotated[bool, typer.Option("--verbose", help="Write prompts into the log.")] = False,
 ) -> None:
     """Serve the page and the HTTP API, on this machine alone unless told otherwise."""
@@ -94,6 +99,7 @@ def serve(
         threads=threads,
         verbose=verbose,
         limits=replace(Limits(), **chosen),  # type: ignore[arg-type]
+        safety=guards.safety(content_check, content_threshold, block_list, metadata),
     )
     serve(settings, host, port)
 

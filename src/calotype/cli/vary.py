@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from calotype.cli import safety
 from calotype.cli.clock import Clock
-from calotype.cli.generate import draw
+from calotype.cli.generate import Places, draw
 
 
 def vary(
@@ -23,6 +24,10 @@ def vary(
     ] = None,
     model: Annotated[str | None, typer.Option(help="Default: the picture's own, or icons.")] = None,
     sheet: Annotated[str | None, typer.Option(help="Also write all pictures on one PNG sheet.")] = None,
+    content_check: safety.ContentCheck = None,
+    content_threshold: safety.Threshold = None,
+    block_list: safety.Words = None,
+    metadata: safety.Metadata = "full",
     device: Annotated[str | None, typer.Option(help="cpu, cuda …. Default: the best one here.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: torch's choice.")] = None,
 ) -> None:
@@ -32,4 +37,5 @@ def vary(
         from calotype.tasks.vary import variations
     request = variations(picture, amount, count, seed, prompt, model)
     # a name that only the picture gives is never fetched
-    draw(request, output, sheet, None, 1.0, None, None, device, threads, clock, offline=model is None)
+    guards = safety.safety(content_check, content_threshold, block_list, metadata)
+    draw(request, Places(output, sheet), guards, None, None, device, threads, clock, offline=model is None)

@@ -11,9 +11,12 @@ import base64
 import binascii
 import json
 import resource
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import fastapi
+import PIL.Image
 from pydantic import BaseModel, ConfigDict
 
 from calotype import __version__
@@ -23,7 +26,7 @@ from calotype.server.refusal import Refusal
 from calotype.server.store import Job
 from calotype.server.uploads import told
 from calotype.server.waiting import finished
-from calotype.tasks import parameters, picture
+from calotype.tasks import parameters
 from calotype.tasks.parameters import GRIDS, SAMPLERS
 from calotype.tasks.request import Request
 
@@ -303,7 +306,7 @@ def _file(desk: Desk, job: Job, place: int) -> str:
 
 def _info(desk: Desk, job: Job) -> dict[str, Any]:
     asked = job.request
-    texts = [parameters.write(picture.read(desk.store.path(job.id, place))[1]) for place in job.pictures]
+    texts = [_text(desk.store.path(job.id, place)) for place in job.pictures]
     return {
         "prompt": asked.prompts[0],
         "all_prompts": [asked.prompt_of(place) for place in job.pictures],
@@ -318,4 +321,11 @@ def _info(desk: Desk, job: Job) -> dict[str, Any]:
         "batch_size": asked.pictures,
         "sd_model_name": asked.model,
         "infotexts": texts,
+        "content": [None if found is None else asdict(found) for found in job.content],
     }
+
+
+def _text(path: Path) -> str:
+    """The settings that a picture's file tells, in that form."""
+    with PIL.Image.open(path) as opened:
+        return str(opened.info[parameters.KEY])

@@ -15,7 +15,8 @@ from starlette.staticfiles import StaticFiles
 
 from calotype import __version__
 from calotype.checkpoints import shelf
-from calotype.errors import CalotypeError, InputError
+from calotype.errors import BlockedPromptError, CalotypeError, InputError
+from calotype.safety import content
 from calotype.server import a1111, health, native, openai
 from calotype.server.desk import Desk
 from calotype.server.fences import Fences
@@ -32,8 +33,15 @@ def create(settings: Settings) -> fastapi.FastAPI:
 
     Raises OutputError, CheckpointError and InputError where it cannot serve.
     """
+    safety = settings.safety
+    if settings.models and safety.checks(shipped=False):
+        content.require()  # others will look at what is drawn here: never unchecked by accident
     models = Models(
-        {**shelf.shipped(), **settings.models}, settings.default, settings.device, settings.memory
+        {**shelf.shipped(), **settings.models},
+        settings.default,
+        settings.device,
+        settings.memory,
+        safety,
     )
     desk = Desk(settings, Store(settings.data), models)
 
@@ -79,6 +87,8 @@ def _answer(request: fastapi.Request, refusal: Refusal) -> JSONResponse:
 def _calotype(request: fastapi.Request, error: Exception) -> JSONResponse:
     if isinstance(error, Refusal):
         return _answer(request, error)
+    if isinstance(error, BlockedPromptError):
+        return _answer(request, Refusal(400, "content_policy_violation", str(error)))
     if isinstance(error, InputError):
         return _answer(request, Refusal(422, "invalid_request", str(error)))
     return _answer(request, Refusal(500, "failed", str(error)))

@@ -6,6 +6,8 @@ import asyncio
 import logging
 from dataclasses import replace
 
+import PIL.Image
+
 from calotype.errors import InputError
 from calotype.server.live import Live
 from calotype.server.models import Models
@@ -13,6 +15,7 @@ from calotype.server.refusal import Refusal
 from calotype.server.settings import Settings
 from calotype.server.store import OVER, Job, Store
 from calotype.server.worker import Worker
+from calotype.tasks.finish import wanted
 from calotype.tasks.request import Request
 
 log = logging.getLogger("calotype.server")
@@ -42,7 +45,7 @@ class Desk:
     def __init__(self, settings: Settings, store: Store, models: Models) -> None:
         self.settings, self.store, self.models = settings, store, models
         self.live = Live()
-        self.worker = Worker(store, models, self.live, settings.threads)
+        self.worker = Worker(store, models, self.live, settings.threads, settings.verbose)
         self.stopping = asyncio.Event()
 
     def submit(self, request: Request, client: str) -> Job:
@@ -59,6 +62,7 @@ class Desk:
             asked.model_dump_json()
         except ValueError:
             raise InputError("A text holds half a character (a lone surrogate); send it as UTF-8.") from None
+        self.settings.safety.refuse_words(wanted(asked))
         limits = self.settings.limits
         for what, value, most in (
             ("pictures", asked.pictures, limits.pictures),
@@ -85,6 +89,23 @@ class Desk:
         log.info("job %s: %d pictures, %d steps%s", job.id, asked.pictures, asked.steps, text)
         self.worker.add(job)
         return job
+
+    def admit(self, image: PIL.Image.Image) -> None:
+        """Refusal (400) where the content check does not let an upload in.
+
+        It looks at uploads where it withholds pictures that are drawn here, of any model.
+        """
+        safety = self.settings.safety
+        if not (safety.checks(shipped=not self.settings.models) and safety.content_check != "report"):
+            return
+        verdict = safety.judge(image)
+        if verdict.decision == "withheld":
+            raise Refusal(
+                400,
+                "content_policy_violation",
+                f"The content check does not let the picture in (score {verdict.score:g}, threshold "
+                f"{verdict.threshold:g}); send another.",
+            )
 
     def job(self, name: str) -> Job:
         """Refusal (404) where there is none."""

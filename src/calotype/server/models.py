@@ -15,6 +15,7 @@ import torch
 from calotype.checkpoints import native, shelf
 from calotype.errors import InputError
 from calotype.models.config import ModelConfig
+from calotype.safety.policy import Safety
 from calotype.server.refusal import Refusal
 from calotype.tasks.studio import Studio, pick_device
 
@@ -38,8 +39,14 @@ class Models:
     """
 
     def __init__(
-        self, files: dict[str, Path], default: str | None, device: str | None, memory: int | None
+        self,
+        files: dict[str, Path],
+        default: str | None,
+        device: str | None,
+        memory: int | None,
+        safety: Safety,
     ) -> None:
+        self._safety = safety
         self.known = {name: _known(name, path) for name, path in files.items()}
         if not self.known:
             raise InputError("There is no model to serve; name one with --model.")
@@ -79,7 +86,7 @@ class Models:
                 )
             while self._taken() + known.memory > self.budget:
                 self._loaded.popitem(last=False)
-            self._loaded[name] = Studio(shelf.load(known.path, self.device), name)
+            self._loaded[name] = Studio(shelf.load(known.path, self.device), name, self._safety)
             return self._loaded[name]
 
     def unload(self, name: str) -> None:

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from calotype.diffusion.grids import GRIDS
 from calotype.diffusion.samplers import SAMPLERS
+from calotype.safety.content import Verdict
 from calotype.server.desk import Desk
 from calotype.server.fences import client_of
 from calotype.server.models import Models
@@ -31,12 +32,13 @@ JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 
 
 class PictureView(BaseModel):
-    """A finished picture: where it is, and the seed that makes it alone."""
+    """A finished picture: where it is, the seed that makes it alone, the content check's verdict."""
 
     index: int
     url: str
     seed: int
     prompt: str
+    content: Verdict | None = None
 
 
 class ProgressView(BaseModel):
@@ -123,8 +125,9 @@ def view(desk: Desk, job: Job) -> JobView:
                 url=f"/v1/pictures/{job.id}/{place}.png",
                 seed=job.request.seed_of(place),
                 prompt=job.request.prompt_of(place),
+                content=content,
             )
-            for place in job.pictures
+            for place, content in zip(job.pictures, job.content, strict=True)
         ],
         notices=list(job.notices),
         error=job.error,

@@ -14,6 +14,7 @@ import fastapi
 import PIL.Image
 from pydantic import BaseModel, ConfigDict
 
+from calotype.safety.content import Verdict
 from calotype.server.desk import Desk
 from calotype.server.native import AnyDesk
 from calotype.server.refusal import Refusal
@@ -67,8 +68,11 @@ class Generation(BaseModel):
 
 
 class Image(BaseModel):
+    """Theirs, and what the content check said where it was on."""
+
     b64_json: str | None = None
     url: str | None = None
+    content: Verdict | None = None
 
 
 class Images(BaseModel):
@@ -85,8 +89,8 @@ async def generations(body: Generation, request: fastapi.Request, desk: AnyDesk)
     form, quality = body.output_format or "png", body.output_compression
     quality = 100 if quality is None else min(100, max(1, quality))
     data = []
-    for place in job.pictures:
-        image = Image()
+    for place, content in zip(job.pictures, job.content, strict=True):
+        image = Image(content=content)
         if body.response_format != "url":
             image.b64_json = base64.b64encode(_encoded(desk, job, place, form, quality)).decode()
         if body.response_format != "b64_json":

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from calotype.safety.policy import Safety
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -50,6 +52,7 @@ class Settings:
     device    torch's name for it; None for the best one here
     threads   of the CPU; None for torch's choice
     verbose   whether prompts appear in the log
+    safety    the content check, the block list, what pictures tell of themselves
     """
 
     data: Path
@@ -62,3 +65,4 @@ class Settings:
     threads: int | None = None
     verbose: bool = False
     limits: Limits = field(default_factory=Limits)
+    safety: Safety = field(default_factory=Safety)

@@ -13,11 +13,12 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from calotype.errors import InputError, OutputError
+from calotype.safety.content import Verdict
 from calotype.tasks.picture import Picture
 from calotype.tasks.request import ResolvedRequest
 
@@ -34,10 +35,12 @@ create table jobs (
 create index jobs_by_state on jobs (state);
 create table pictures (
     job text not null references jobs (id) on delete cascade, place integer not null,
-    primary key (job, place)
+    content text, primary key (job, place)
 ) without rowid;
-pragma user_version = 1;
+pragma user_version = 2;
 """
+
+_FROM_1 = "alter table pictures add column content text; pragma user_version = 2;"
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Job:
     request   resolved: the seed is chosen, so that a restart draws the same pictures
     error     in one sentence, and whose it is
     pictures  places in the request of those that are finished
+    content   what the content check said of each of them; None where it was off
     """
 
     number: int
@@ -64,6 +68,7 @@ class Job:
     whose: Literal["request", "server"] | None
     notices: tuple[str, ...]
     pictures: tuple[int, ...]
+    content: tuple[Verdict | None, ...] = ()
 
 
 _PLAIN = ("number", "id", "client", "created", "started", "finished", "state")
@@ -91,8 +96,9 @@ class Store:
             self._database = sqlite3.connect(folder / "jobs.sqlite", check_same_thread=False)
             self._database.execute("pragma journal_mode = wal")
             self._database.execute("pragma foreign_keys = on")
-            if self._database.execute("pragma user_version").fetchone()[0] == 0:
-                self._database.executescript(_SCHEMA)
+            version = self._database.execute("pragma user_version").fetchone()[0]
+            if version < 2:
+                self._database.executescript(_SCHEMA if version == 0 else _FROM_1)
         except sqlite3.Error as error:
             self.close()
             raise OutputError(
@@ -165,7 +171,11 @@ class Store:
     def keep(self, name: str, place: int, picture: Picture) -> None:
         """Write a finished picture; OutputError where that fails."""
         picture.save(self.path(name, place))
-        self._write("insert or ignore into pictures (job, place) values (?, ?)", (name, place))
+        content = picture.record.content
+        told = None if content is None else json.dumps(asdict(content))
+        self._write(
+            "insert or ignore into pictures (job, place, content) values (?, ?, ?)", (name, place, told)
+        )
 
     def path(self, name: str, place: int) -> Path:
         """Where a picture is, or will be; both parts are the server's own."""
@@ -191,7 +201,9 @@ class Store:
             return [self._job(row) for row in rows]
 
     def _job(self, row: tuple[Any, ...]) -> Job:
-        places = self._database.execute("select place from pictures where job = ? order by place", (row[1],))
+        found = self._database.execute(
+            "select place, content from pictures where job = ? order by place", (row[1],)
+        ).fetchall()
         *plain, request, error, whose, notices = row
         try:
             asked = ResolvedRequest(**json.loads(request))
@@ -203,5 +215,6 @@ class Store:
             error=error,
             whose=whose,
             notices=tuple(json.loads(notices)),
-            pictures=tuple(place for (place,) in places.fetchall()),
+            pictures=tuple(place for place, _ in found),
+            content=tuple(None if told is None else Verdict(**json.loads(told)) for _, told in found),
         )

@@ -70,8 +70,17 @@ class Counts:
 class Worker(threading.Thread):
     """Start it with the jobs that were left over; `stop` returns when the step in hand is done."""
 
-    def __init__(self, store: Store, models: Models, live: Live, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        models: Models,
+        live: Live,
+        threads: int | None = None,
+        verbose: bool = False,
+    ) -> None:
+        """verbose: whether what is wrong with a request, which may quote its words, is logged."""
         super().__init__(name="calotype-worker", daemon=True)
+        self._verbose = verbose
         self._store, self._models, self._live = store, models, live
         self._threads = threads
         self._row: OrderedDict[str, Waiting] = OrderedDict()
@@ -263,6 +272,8 @@ class Worker(threading.Thread):
             shown.add(name)
             self._previews += 1
             image = studio.decode(event.step.denoised[row])
+            if not studio.may_show(image, batch[index].request):
+                continue
             self._live.preview(name, Preview.of(self._previews, batch[index].place, image))
         took = time.monotonic() - began
         self._next_preview = time.monotonic() + took * (1 / PREVIEW_SHARE - 1)
@@ -301,7 +312,8 @@ class Worker(threading.Thread):
             except OutputError as problem:  # the next start draws it again
                 log.error("%s", problem)
                 self.unwritten[name] = error or str(problem)
-        log.info("job %s is %s%s", name, state, f": {error}" if error else "")
+        told = error is not None and (self._verbose or whose != "request")
+        log.info("job %s is %s%s", name, state, f": {error}" if told else "")
         self._live.forget(name)
         return True
 

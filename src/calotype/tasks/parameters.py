@@ -54,8 +54,8 @@ GRIDS = {
 _OTHER_GRIDS = {"sgm uniform": "trailing", "uniform": "linspace", "ddim_uniform": "leading"}
 
 
-def write(record: Record) -> str:
-    """The record as that text: what both programs know of it."""
+def write(record: Record, words: bool = True) -> str:
+    """The record as that text: what both programs know of it, with or without the prompts."""
     request = record.request
     facts: dict[str, Any] = {
         "Steps": request.steps,
@@ -70,8 +70,8 @@ def write(record: Record) -> str:
     if request.clip_skip is not None:
         facts["Clip skip"] = request.clip_skip
     facts["Version"] = f"calotype {record.version}"
-    lines = [request.prompts[0]]
-    if request.negative:
+    lines = [request.prompts[0]] if words else []
+    if request.negative and words:
         lines.append(f"Negative prompt: {request.negative}")
     return "\n".join([*lines, ", ".join(f"{name}: {value}" for name, value in facts.items())])
 

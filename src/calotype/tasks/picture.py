@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,10 @@ from torch import Tensor
 
 from calotype import __version__
 from calotype.errors import InputError, OutputError
+from calotype.safety.content import Verdict
+from calotype.safety.policy import Metadata
 from calotype.tasks import parameters
+from calotype.tasks.places import beside, shareable, without_folders
 from calotype.tasks.request import ResolvedRequest
 
 KEY = "calotype"
@@ -30,23 +33,30 @@ class Record:
 
     request       resolved, for this picture alone: one prompt, one count, its own seed
     weights_hash  SHA-256 of the model's weights
+    content       what the content check said; None where it was off
     """
 
     request: ResolvedRequest
     model_name: str
     weights_hash: str
     version: str = __version__
+    content: Verdict | None = None
 
-    def to_json(self) -> str:
-        return json.dumps(
-            {
-                "calotype_version": self.version,
-                "model_name": self.model_name,
-                "weights_sha256": self.weights_hash,
-                "request": self.request.model_dump(mode="json"),
-            },
-            ensure_ascii=False,
-        )
+    def to_json(self, metadata: Metadata = "full") -> str:
+        """Files by their names without folders, which are nobody's business; the hashes tell them apart.
+
+        shareable  without words and file names either, so that it makes no picture again
+        """
+        asked = without_folders(self.request)
+        told: dict[str, Any] = {
+            "calotype_version": self.version,
+            "model_name": self.model_name,
+            "weights_sha256": self.weights_hash,
+        }
+        if self.content is not None:
+            told["content"] = asdict(self.content)
+        told |= {"request": asked} if metadata == "full" else {"settings": shareable(asked)}
+        return json.dumps(told, ensure_ascii=False)
 
     def moved(self, **places: str | None) -> Record:
         """The same where the pictures it began from lie elsewhere: `image` and `mask`, None as recorded.
@@ -64,14 +74,21 @@ class Record:
 
     @classmethod
     def from_json(cls, text: str) -> Record:
-        """The inverse of `to_json`; InputError where the text is no record."""
+        """The inverse of `to_json`, but for folders; InputError where it is no record, or a shareable one."""
         try:
             stored: dict[str, Any] = json.loads(text)
+            if "settings" in stored:
+                raise InputError(
+                    "The picture's record is a shareable one, without its words and files; only a full one "
+                    "makes the picture again."
+                )
+            request, content = ResolvedRequest(**stored["request"]), stored.get("content")
             return cls(
-                ResolvedRequest(**stored["request"]),
+                request,
                 stored["model_name"],
                 stored["weights_sha256"],
                 stored["calotype_version"],
+                None if content is None else Verdict(**content),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"The picture's {KEY} record is damaged ({error!r}).") from None
@@ -79,18 +96,34 @@ class Record:
 
 @dataclass(frozen=True)
 class Picture:
-    """image (RGB), the latents (C h w) it was decoded from, its record, and its place in the request."""
+    """image (RGB), the latents (C h w) it was decoded from, its record, and its place in the request.
+
+    metadata  what its file will tell
+    """
 
     image: PIL.Image.Image
     latents: Tensor
     record: Record
     index: int
+    metadata: Metadata = "full"
+
+    @property
+    def withheld(self) -> str | None:
+        """Why a grey picture stands in its place, in one sentence; None where none does."""
+        found = self.record.content
+        if found is None or found.decision != "withheld":
+            return None
+        return (
+            f"The content check withheld the picture of seed {self.record.request.seed} (score "
+            f"{found.score:g}, threshold {found.threshold:g}); a grey one stands in its place."
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the PNG with its record, atomically; OutputError where that fails."""
         info = PIL.PngImagePlugin.PngInfo()
-        info.add_itxt(KEY, self.record.to_json())
-        info.add_itxt(parameters.KEY, parameters.write(self.record))  # which other programs read
+        info.add_itxt(KEY, self.record.to_json(self.metadata))
+        # which other programs read
+        info.add_itxt(parameters.KEY, parameters.write(self.record, words=self.metadata == "full"))
         write_png(Path(path), self.image, info)
 
 
@@ -129,20 +162,29 @@ def write_animation(path: Path, images: Sequence[PIL.Image.Image], per_second: f
         partial.unlink(missing_ok=True)
 
 
-def read(path: str | Path) -> tuple[PIL.Image.Image, Record]:
-    """A picture and its record; InputError where the file is no picture or has no record."""
-    try:
-        with PIL.Image.open(path) as opened:
-            opened.load()
-            text = opened.info.get(KEY)
-            image = opened.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path} is no readable picture ({error}); name a PNG that Calotype made.") from None
-    if not isinstance(text, str):
+def read(path: str | Path, look_in: Sequence[str | Path] = ()) -> tuple[PIL.Image.Image, Record]:
+    """A picture and its record; InputError where the file is no picture or has no record.
+
+    Files it was made with are looked for in the folders `look_in`, in the current one, beside the picture.
+    """
+    image, text = opened(path)
+    if text is None:
         raise InputError(
             f"{path} does not say how it was made; name a PNG that Calotype made and no one edited."
         )
-    return image, Record.from_json(text)
+    record = Record.from_json(text)
+    return image, replace(record, request=beside(record.request, look_in, Path(path).parent))
+
+
+def opened(path: str | Path) -> tuple[PIL.Image.Image, str | None]:
+    """A picture (RGB) and the record's text, None where it has none; InputError where it is no picture."""
+    try:
+        with PIL.Image.open(path) as found:
+            found.load()
+            text = found.info.get(KEY)
+            return found.convert("RGB"), text if isinstance(text, str) else None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path} is no readable picture ({error}); name a PNG that Calotype made.") from None
 
 
 def default_paths(request: ResolvedRequest) -> list[Path]:

@@ -33,9 +33,14 @@ def replay(
 ) -> Iterator[Event | Comparison]:
     """The events of making it again, then the comparison.
 
-    Raises InputError where the model's weights are not those of the picture, or the file has another size
-    than its request.
+    Raises InputError where the model's weights are not those of the picture, the file has another size than
+    its request, or the content check withheld it.
     """
+    if record.content is not None and record.content.decision == "withheld":
+        raise InputError(
+            f"{path} is grey because the content check withheld what was drawn; draw it anew from its record "
+            "(`calotype inspect`) if you mean to see it."
+        )
     if model.weights_hash != record.weights_hash:
         raise InputError(
             f"{path} was made with other weights ({record.model_name}, {record.weights_hash[:12]}) than "

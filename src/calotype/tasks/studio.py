@@ -14,20 +14,23 @@ from torch import Tensor
 from calotype.checkpoints import shelf
 from calotype.errors import InputError
 from calotype.models.latent_diffusion import LatentDiffusion
-from calotype.tasks.generate import Event, Notice, generate
+from calotype.safety.policy import Safety
+from calotype.tasks.finish import guarded, is_shipped
+from calotype.tasks.generate import Event, Notice
 from calotype.tasks.picture import Picture
 from calotype.tasks.pixels import decode
-from calotype.tasks.request import Request
+from calotype.tasks.request import Request, ResolvedRequest
 from calotype.tasks.vary import variations
 
 
 class Studio:
     """A loaded model and what one can do with it."""
 
-    def __init__(self, model: LatentDiffusion, name: str) -> None:
+    def __init__(self, model: LatentDiffusion, name: str, safety: Safety | None = None) -> None:
         """`name` is what requests will say the model is: a shipped name or a path."""
         self.model = model
         self.name = name
+        self.safety = Safety() if safety is None else safety
 
     @overload
     def generate(self, prompt: str, *, count: None = None, **options: Any) -> PIL.Image.Image: ...
@@ -43,8 +46,8 @@ class Studio:
         """One prompt as a plain text gives one picture; a list of prompts, or a `count`, gives a list.
 
         `options` are the fields of `Request`: seed, steps, guidance ….  Pictures come prompt by prompt,
-        picture i with seed + i.  A plain prompt too long for the model is cut with a UserWarning.
-        Raises InputError.
+        picture i with seed + i.  A plain prompt too long for the model is cut with a UserWarning, and a
+        picture that the content check withholds is grey, with another.  Raises InputError.
         """
         single = isinstance(prompt, str) and count is None
         pictures = self.pictures(prompt, count=1 if count is None else count, **options)
@@ -57,6 +60,8 @@ class Studio:
             if isinstance(event, Notice):
                 warnings.warn(event.text, stacklevel=3)
             elif isinstance(event, Picture):
+                if event.withheld is not None:
+                    warnings.warn(event.withheld, stacklevel=3)
                 pictures.append(event)
         return pictures
 
@@ -79,7 +84,14 @@ class Studio:
 
     def events(self, request: Request) -> Iterator[Event]:
         """Everything that happens on the way, to watch, preview or stop by leaving the loop."""
-        return generate(self.model, request)
+        return guarded(self.model, request, self.safety)
+
+    def may_show(self, image: PIL.Image.Image, request: ResolvedRequest) -> bool:
+        """Whether a preview of the request's picture may be seen: not where the check would withhold it."""
+        safety = self.safety
+        if safety.content_check == "report" or not safety.checks(is_shipped(self.model, request)):
+            return True
+        return safety.judge(image).decision != "withheld"
 
     def decode(self, latents: Tensor) -> PIL.Image.Image:
         """The picture of finished latents (C h w)."""
@@ -94,6 +106,7 @@ def load(
     prediction: str | None = None,
     vae: str | None = None,
     offline: bool = False,
+    safety: Safety | None = None,
 ) -> Studio:
     """A shipped model by name, or one from a file, a diffusers folder, the folder CALOTYPE_MODELS, or the
     Hugging Face hub by its id (`owner/name`, `owner/name:fp16`).
@@ -103,13 +116,14 @@ def load(
     prediction  what the U-Net predicts (eps, v, x0), for files that do not say it or say it wrongly
     vae         a file or folder whose autoencoder is used instead of the model's own
     offline     take an id from the hub's local cache only
+    safety      the content check and the like; None for `Safety()`
 
     Raises InputError for an unknown name or device, FetchError for an id that cannot be had, CheckpointError
     for a file that cannot be used.
     """
     path = shelf.find(model, fetch=not offline)
     loaded = shelf.load(path, pick_device(device), dtype, prediction=prediction, vae=vae)
-    return Studio(loaded, model)
+    return Studio(loaded, model, safety)
 
 
 def pick_device(name: str | None) -> torch.device:

@@ -1,0 +1,85 @@
+"""The last step of every picture: what its owner's `Safety` makes of it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import replace
+
+from calotype.checkpoints import native, shelf
+from calotype.errors import CheckpointError
+from calotype.models.latent_diffusion import LatentDiffusion
+from calotype.safety import content
+from calotype.safety.policy import Safety
+from calotype.tasks.generate import Event, Notice, generate
+from calotype.tasks.picture import Picture
+from calotype.tasks.request import Request, ResolvedRequest
+
+UNCHECKED = (
+    "The content check, which is on for models that do not come with Calotype, is not installed, and the "
+    "pictures are not checked; install it with pip install 'calotype[safety]', or turn it off with "
+    "--content-check off or CALOTYPE_CONTENT_CHECK=off."
+)
+
+
+def guarded(model: LatentDiffusion, request: Request, safety: Safety) -> Iterator[Event]:
+    """The events of `generate`, its pictures finished.
+
+    Raises BlockedPromptError, before any work, where the prompt holds a word that is refused.
+    """
+    asked = request.resolved(model.config)
+    safety.refuse_words(wanted(asked))
+    checked = safety.checks(is_shipped(model, asked))
+    if checked and safety.content_check == "auto" and not content.installed():
+        yield Notice(UNCHECKED)
+    for event in generate(model, asked):
+        yield finished(event, safety, checked) if isinstance(event, Picture) else event
+
+
+def finished(picture: Picture, safety: Safety, checked: bool) -> Picture:
+    """The picture as it may be shown and kept.  One that is withheld is grey, its latents zero."""
+    picture = replace(picture, metadata=safety.metadata)
+    if not checked:
+        return picture
+    verdict = safety.judge(picture.image)
+    picture = replace(picture, record=replace(picture.record, content=verdict))
+    if verdict.decision != "withheld":
+        return picture
+    return replace(
+        picture, image=content.blank(picture.image), latents=picture.latents.new_zeros(picture.latents.shape)
+    )
+
+
+def is_shipped(model: LatentDiffusion, request: ResolvedRequest) -> bool:
+    """Whether nothing but weights that come with Calotype draws the picture."""
+    added = (*request.loras, *request.embeddings, *request.controls)
+    return not added and model.weights_hash in _shipped()
+
+
+def wanted(request: ResolvedRequest) -> list[str]:
+    """The texts that say what to draw, as they are written and as they are read.
+
+    The negative prompt, in which words stand that are to be kept out, is one of them only where it pulls:
+    below guidance 1, and where a weight in it is below 0.
+    """
+    *texts, negative = request.texts
+    read = request.parsed(negative)
+    pulls = read is not None and any(piece.weight < 0 for part in read.sections for piece in part)
+    if request.guidance < 1 or pulls:
+        texts.append(negative)
+    for text in list(texts):
+        parsed = request.parsed(text)
+        if parsed is not None:
+            texts.append("".join(piece.text for part in parsed.sections for piece in part))
+    return texts
+
+
+@functools.cache
+def _shipped() -> frozenset[str]:
+    hashes = set()
+    for path in shelf.shipped().values():
+        try:
+            hashes.add(native.describe(path).weights_hash)
+        except CheckpointError:  # a damaged file draws nothing
+            continue
+    return frozenset(hashes)
