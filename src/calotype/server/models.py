@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from calotype.checkpoints import native, shelf
+from calotype.checkpoints.weights_file import open_weights
 from calotype.errors import InputError
 from calotype.models.config import ModelConfig
 from calotype.safety.policy import Safety
@@ -44,10 +45,11 @@ class Models:
         default: str | None,
         device: str | None,
         memory: int | None,
-        safety: Safety,
+        safety: Safety | None = None,
     ) -> None:
         self._safety = safety
-        self.known = {name: _known(name, path) for name, path in files.items()}
+        # what restores photographs draws nothing
+        self.known = {name: _known(name, path) for name, path in files.items() if not _restores(path)}
         if not self.known:
             raise InputError("There is no model to serve; name one with --model.")
         self.default = default or ("icons" if "icons" in self.known else next(iter(self.known)))
@@ -104,6 +106,10 @@ def half_of_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory) // 2
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def _restores(path: Path) -> bool:
+    return path.is_file() and open_weights(path).metadata.get("kind") == native.PIXEL
 
 
 def _known(name: str, path: Path) -> Known:
