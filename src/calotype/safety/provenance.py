@@ -171,6 +171,7 @@ def _certificate(
     """As C2PA asks of a signer (14.5.1), or, with none above it, of a root."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
+    from cryptography.x509.oid import ExtendedKeyUsageOID
 
     root, now = above is None, datetime.now(UTC)
     subject = x509.Name(
@@ -196,7 +197,7 @@ def _certificate(
         )
     )
     if not root:
-        mail = x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.EMAIL_PROTECTION])
+        mail = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION])
         builder = builder.add_extension(mail, critical=False)
     return builder.sign(signing, hashes.SHA256())
 
