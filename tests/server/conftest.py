@@ -63,7 +63,9 @@ def live(tiny_settings: Settings) -> Iterator[Live]:
 @pytest.fixture
 def small(tiny_file: Path, tmp_path: Path) -> Iterator[Live]:
     """One that allows little and wants a token."""
-    limits = Limits(body=2000, pictures=4, pixels=32 * 32, steps=20, queued_by_client=5, read_seconds=1)
+    limits = Limits(
+        body=2000, upload=2000, pictures=4, pixels=32 * 32, steps=20, queued_by_client=5, read_seconds=1
+    )
     settings = Settings(
         tmp_path / "data", {"tiny": tiny_file}, "tiny", TOKEN, ("calotype.example",), limits=limits
     )

@@ -1,4 +1,4 @@
-"""AUTOMATIC1111's interface, for its clients: pictures from words now, others with their tasks.
+"""AUTOMATIC1111's interface, for its clients; `a1111_pictures` has the tasks that begin from a picture.
 
 Prompts are read in its syntax and noise is drawn as it draws it, so that its seeds mean what they mean there.
 https://github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/API
@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import json
-import resource
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,16 +17,16 @@ import fastapi
 import PIL.Image
 from pydantic import BaseModel, ConfigDict
 
-from calotype import __version__
 from calotype.server.desk import Desk
-from calotype.server.native import AnyDesk, one_upload
+from calotype.server.native import AnyDesk
 from calotype.server.refusal import Refusal
+from calotype.server.sources import decoded, one_upload
 from calotype.server.store import Job
 from calotype.server.uploads import told
 from calotype.server.waiting import finished
 from calotype.tasks import parameters
 from calotype.tasks.parameters import GRIDS, SAMPLERS
-from calotype.tasks.request import Request
+from calotype.tasks.request import Request, ResolvedRequest
 
 router = fastapi.APIRouter(prefix="/sdapi/v1")
 
@@ -53,14 +51,26 @@ class TextToImage(BaseModel):
     eta: float | None = None
     send_images: bool = True
     override_settings: dict[str, Any] = {}
+    tiling: bool | None = None
+    subseed: int = -1
+    subseed_strength: float = 0.0
+    enable_hr: bool = False
+    denoising_strength: float | None = None
+    hr_scale: float = 2.0
+    hr_upscaler: str | None = None
+    hr_second_pass_steps: int = 0
+    hr_resize_x: int = 0
+    hr_resize_y: int = 0
 
-    def request(self, chosen: str) -> Request:
-        """Refusal for what is not served, InputError for a wrong value."""
+    def request(self, model: str, **begun: Any) -> Request:
+        """`begun` says what the pictures begin from, where that is not noise.
+
+        Refusal for what is not served, InputError for a wrong value."""
         for field in WANTED:
             if (self.model_extra or {}).get(field):
                 raise Refusal(422, "not_served", f"This server does not serve {field}; leave it out.")
         sampler, grid = _named(self.sampler_name or self.sampler_index, self.scheduler)
-        settings = {"sd_model_checkpoint": chosen, "CLIP_stop_at_last_layers": 1, **self.override_settings}
+        settings = {"sd_model_checkpoint": model, "CLIP_stop_at_last_layers": 1, **self.override_settings}
         skip = settings["CLIP_stop_at_last_layers"]
         return Request(
             prompts=self.prompt,
@@ -75,17 +85,50 @@ class TextToImage(BaseModel):
             sampler_options={"eta": self.eta} if self.eta and sampler == "ddim" else {},
             steps=self.steps,
             guidance=self.cfg_scale,
-            width=self.width,
-            height=self.height,
             count=self.batch_size * self.n_iter,
+            wrap="xy" if self.tiling else None,
+            vary=self.subseed_strength or None,
+            vary_seed=self.subseed if self.subseed_strength and self.subseed != -1 else None,
+            **({"width": self.width, "height": self.height} | self._larger() | begun),
         )
+
+    def _larger(self) -> dict[str, Any]:
+        """The fields of their high-resolution fix.  Refusal for what of it is not served."""
+        if not self.enable_hr:
+            return {}
+        if self.width is None or self.height is None:
+            raise Refusal(422, "invalid_request", "enable_hr enlarges a size; give width and height.")
+        if self.hr_second_pass_steps not in (0, self.steps):
+            raise Refusal(422, "not_served", "This server does not serve hr_second_pass_steps; leave it out.")
+        upscaler = self.hr_upscaler or "Latent"
+        if upscaler not in ENLARGERS:
+            raise Refusal(
+                422,
+                "not_served",
+                f"There is no hr_upscaler {upscaler[:80]!r}; there are {', '.join(ENLARGERS)}.",
+            )
+        if not 0 < self.hr_scale <= 16:
+            raise Refusal(422, "invalid_request", "hr_scale is how many times larger; give 1 to 16.")
+        return {
+            "width": self.hr_resize_x or round(self.width * self.hr_scale),
+            "height": self.hr_resize_y or round(self.height * self.hr_scale),
+            "hires_from": (self.width, self.height),
+            "hires_by": ENLARGERS[upscaler],
+            "strength": 0.7 if self.denoising_strength is None else self.denoising_strength,
+        }
+
+
+ENLARGERS = {"Latent": "latents", "Latent (bicubic)": "latents", "None": "pixels", "Lanczos": "pixels"}
+"""What their high-resolution fix enlarges; both ways by a bicubic here."""
 
 
 WANTED = (
-    "enable_hr",
-    "tiling",
     "restore_faces",
-    "subseed_strength",
+    "hr_checkpoint_name",
+    "hr_sampler_name",
+    "hr_scheduler",
+    "hr_prompt",
+    "hr_negative_prompt",
     "styles",
     "script_name",
     "refiner_checkpoint",
@@ -106,30 +149,30 @@ class Options(BaseModel):
 @router.post("/txt2img")
 async def txt2img(body: TextToImage, request: fastapi.Request, desk: AnyDesk) -> dict[str, Any]:
     """Waits for the pictures; a client that leaves cancels them."""
-    job = await finished(desk, body.request(_chosen(request, desk)), request)
-    images = [await asyncio.to_thread(_file, desk, job, place) for place in job.pictures]
+    return await answer(body, body.request(chosen(request, desk)), request, desk)
+
+
+async def answer(body: TextToImage, asked: Request, request: fastapi.Request, desk: Desk) -> dict[str, Any]:
+    """Waits for the pictures; a client that leaves cancels them."""
+    job = await finished(desk, asked, request)
+    images = [await asyncio.to_thread(file_of, desk, job, place) for place in job.pictures]
     return {
         "images": images if body.send_images else [],
-        "parameters": body.model_dump(mode="json"),
+        "parameters": body.model_dump(mode="json", exclude={"init_images", "mask"}),
         "info": json.dumps(await asyncio.to_thread(_info, desk, job), ensure_ascii=False),
     }
 
 
-@router.post("/img2img")
-@router.post("/extra-single-image")
 @router.post("/extra-batch-images")
 @router.post("/interrogate")
-def not_yet() -> None:
-    """Refused until the server has these tasks."""
-    raise Refusal(422, "not_served", "This server makes pictures from words only; use /sdapi/v1/txt2img.")
+def not_served() -> None:
+    """Refused."""
+    raise Refusal(422, "not_served", "This server does not do that; /openapi.json lists what it does.")
 
 
 @router.post("/png-info")
 async def png_info(body: Encoded, desk: AnyDesk) -> dict[str, Any]:
-    try:
-        data = base64.b64decode(body.image.rpartition(",")[2], validate=True)
-    except (binascii.Error, ValueError):
-        raise Refusal(422, "unreadable_picture", "image is no base64; send a picture's file in it.") from None
+    data = decoded(body.image)
 
     def read() -> str:
         with one_upload:
@@ -175,9 +218,9 @@ def interrupt(desk: AnyDesk) -> dict[str, Any]:
 
 @router.get("/options")
 def options(request: fastapi.Request, desk: AnyDesk) -> dict[str, Any]:
-    chosen = _chosen(request, desk)
+    name = chosen(request, desk)
     return {
-        "sd_model_checkpoint": chosen,
+        "sd_model_checkpoint": name,
         "sd_checkpoint_hash": "",
         "CLIP_stop_at_last_layers": 1,
         "samples_format": "png",
@@ -214,66 +257,13 @@ def sd_models(desk: AnyDesk) -> list[dict[str, Any]]:
     ]
 
 
-@router.get("/samplers")
-def samplers() -> list[dict[str, Any]]:
-    return [{"name": title, "aliases": [name], "options": {}} for name, title in SAMPLERS.items()]
-
-
-@router.get("/schedulers")
-def schedulers() -> list[dict[str, Any]]:
-    known = [{"name": "automatic", "label": "Automatic", "aliases": None}]
-    known += [{"name": name, "label": title, "aliases": None} for name, title in GRIDS.items()]
-    return [{**row, "default_rho": -1.0, "need_inner_model": False} for row in known]
-
-
-@router.get("/scripts")
-def scripts() -> dict[str, list[str]]:
-    return {"txt2img": [], "img2img": []}
-
-
-@router.get("/embeddings")
-def embeddings() -> dict[str, Any]:
-    return {"loaded": {}, "skipped": {}}
-
-
-@router.get("/cmd-flags")
-def cmd_flags() -> dict[str, Any]:
-    return {"api": True, "version": f"calotype {__version__}"}
-
-
-@router.get("/memory")
-def memory() -> dict[str, Any]:
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"ram": {"peak": used}, "cuda": {}}
-
-
-for _path in (
-    *("upscalers", "latent-upscale-modes", "loras", "hypernetworks", "face-restorers", "realesrgan-models"),
-    *("prompt-styles", "artist-categories", "artists", "sd-vae", "sd-modules"),
-):
-
-    @router.get(f"/{_path}", name=_path, operation_id=f"a1111_{_path.replace('-', '_')}")
-    def none_here() -> list[Any]:
-        """There are none."""
-        return []
-
-
-@router.post("/refresh-checkpoints")
-@router.post("/refresh-loras")
-@router.post("/refresh-vae")
-@router.post("/reload-checkpoint")
-def refresh() -> dict[str, Any]:
-    """Nothing to do: the models are those the server was started with, loaded when they are used."""
-    return {}
-
-
 @router.post("/unload-checkpoint")
 def unload(request: fastapi.Request, desk: AnyDesk) -> dict[str, Any]:
-    desk.models.unload(_chosen(request, desk))
+    desk.models.unload(chosen(request, desk))
     return {}
 
 
-def _chosen(request: fastapi.Request, desk: Desk) -> str:
+def chosen(request: fastapi.Request, desk: Desk) -> str:
     name: str | None = getattr(request.app.state, "a1111_model", None)
     return name or desk.models.default
 
@@ -300,12 +290,13 @@ def _named(sampler: str | None, schedule: str | None) -> tuple[str | None, str |
     return found
 
 
-def _file(desk: Desk, job: Job, place: int) -> str:
+def file_of(desk: Desk, job: Job, place: int) -> str:
     return base64.b64encode(desk.store.path(job.id, place).read_bytes()).decode()
 
 
 def _info(desk: Desk, job: Job) -> dict[str, Any]:
     asked = job.request
+    assert isinstance(asked, ResolvedRequest)
     texts = [_text(desk.store.path(job.id, place)) for place in job.pictures]
     return {
         "prompt": asked.prompts[0],

@@ -17,7 +17,7 @@ from calotype import __version__
 from calotype.checkpoints import shelf
 from calotype.errors import BlockedPromptError, CalotypeError, InputError
 from calotype.safety import content
-from calotype.server import a1111, health, native, openai
+from calotype.server import a1111, a1111_lists, a1111_pictures, health, native, openai
 from calotype.server.desk import Desk
 from calotype.server.fences import Fences
 from calotype.server.models import Models
@@ -63,7 +63,14 @@ def create(settings: Settings) -> fastapi.FastAPI:
         redoc_url=None,
     )
     app.state.desk = desk
-    for router in (native.router, openai.router, a1111.router, health.router):
+    for router in (
+        native.router,
+        openai.router,
+        a1111.router,
+        a1111_lists.router,
+        a1111_pictures.router,
+        health.router,
+    ):
         app.include_router(router)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
 

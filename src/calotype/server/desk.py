@@ -13,10 +13,11 @@ from calotype.server.live import Live
 from calotype.server.models import Models
 from calotype.server.refusal import Refusal
 from calotype.server.settings import Settings
-from calotype.server.store import OVER, Job, Store
+from calotype.server.store import OVER, Asked, Job, Store, sources
 from calotype.server.worker import Worker
 from calotype.tasks.finish import wanted
-from calotype.tasks.request import Request
+from calotype.tasks.request import Request, ResolvedRequest
+from calotype.tasks.restoration import Restoration
 
 log = logging.getLogger("calotype.server")
 
@@ -34,9 +35,15 @@ TAKEN = frozenset(
             "grid",
         ),
         *("sampler_options", "seed", "noise", "count", "width", "height", "rescale", "interval", "apg"),
+        *("image", "mask", "strength", "margin", "invert", "was", "hires_from", "hires_by", "tile", "wrap"),
+        *("vary", "vary_seed", "toward", "blend", "frames", "noise_level"),
     }
 )
-"""Fields a client may set.  A field not named here may name a file, which is never a client's to choose."""
+"""Fields a client may set.  A field not named here may name a file, which is never a client's to choose; a
+picture is taken as one, never as a name."""
+
+SMALLEST_TILE = 32
+"""Pixels: a picture of many small windows is work without end."""
 
 
 class Desk:
@@ -48,25 +55,27 @@ class Desk:
         self.worker = Worker(store, models, self.live, settings.threads, settings.verbose)
         self.stopping = asyncio.Event()
 
-    def submit(self, request: Request, client: str) -> Job:
+    def submit(self, request: Request | Restoration, client: str) -> Job:
         """Refusal or InputError where it is not accepted; else the queued job."""
         if self.stopping.is_set():
             raise Refusal(503, "stopping", "The server is stopping; ask again in a minute.")
-        closed = sorted(request.model_fields_set - TAKEN)
-        if closed:
-            raise Refusal(422, "field_not_served", f"The server does not take {closed[0]}; leave it out.")
-        if "model" not in request.model_fields_set:
-            request = request.model_copy(update={"model": self.models.default})
-        asked = request.resolved(self.models.named(request.model).config)
+        asked, sizes = (
+            self._restoration(request) if isinstance(request, Restoration) else self._drawing(request)
+        )
+        if not all(source.held for source in sources(asked).values()):
+            raise Refusal(
+                422, "field_not_served", "The server opens no file by name; send the picture itself."
+            )
         try:
             asked.model_dump_json()
         except ValueError:
             raise InputError("A text holds half a character (a lone surrogate); send it as UTF-8.") from None
-        self.settings.safety.refuse_words(wanted(asked))
+        if isinstance(asked, ResolvedRequest):
+            self.settings.safety.refuse_words(wanted(asked))
         limits = self.settings.limits
         for what, value, most in (
             ("pictures", asked.pictures, limits.pictures),
-            ("pixels a picture", asked.width * asked.height, limits.pixels),
+            ("pixels a picture", max(width * height for width, height in sizes), limits.pixels),
             ("steps", asked.steps, limits.steps),
         ):
             if value > most:
@@ -84,8 +93,11 @@ class Desk:
                     f"{whose} {waiting} pictures waiting, and at most {most} may; ask again later.",
                     {"Retry-After": "10"},
                 )
+        for source in sources(asked).values():
+            self.admit(source.read())
         job = self.store.add(client, asked)
-        text = f": {asked.prompts[0]!r}" if self.settings.verbose else ""
+        said = asked.task if isinstance(asked, Restoration) else repr(asked.prompts[0])
+        text = f": {said}" if self.settings.verbose else ""
         log.info("job %s: %d pictures, %d steps%s", job.id, asked.pictures, asked.steps, text)
         self.worker.add(job)
         return job
@@ -106,6 +118,26 @@ class Desk:
                 f"The content check does not let the picture in (score {verdict.score:g}, threshold "
                 f"{verdict.threshold:g}); send another.",
             )
+
+    def _drawing(self, request: Request) -> tuple[Asked, list[tuple[int, int]]]:
+        """The request resolved, and the sizes that are drawn on the way."""
+        closed = sorted(request.model_fields_set - TAKEN)
+        if closed:
+            raise Refusal(422, "field_not_served", f"The server does not take {closed[0]}; leave it out.")
+        if "model" not in request.model_fields_set:
+            request = request.model_copy(update={"model": self.models.default})
+        asked = request.resolved(self.models.drawing(request.model))
+        if asked.tile is not None and asked.tile < SMALLEST_TILE:
+            raise Refusal(
+                422, "over_limit", f"tile is {asked.tile}; this server takes at least {SMALLEST_TILE}."
+            )
+        return asked, [(asked.width, asked.height), *([asked.hires_from] if asked.hires_from else [])]
+
+    def _restoration(self, request: Restoration) -> tuple[Asked, list[tuple[int, int]]]:
+        if "model" not in request.model_fields_set:
+            request = request.model_copy(update={"model": self.models.default_restorer})
+        self.models.restoring(request.model)
+        return request, [request.size()]
 
     def job(self, name: str) -> Job:
         """Refusal (404) where there is none."""

@@ -28,7 +28,10 @@ OPEN_PATHS = ("/", "/healthz", "/readyz")
 PAGE = "/page/"
 """What needs no token: the page itself holds nothing, and asks for the token."""
 
-UPLOADS = ("/v1/read", "/sdapi/v1/png-info")
+UPLOADS = (
+    *("/v1/jobs", "/v1/read", "/v1/images/edits", "/v1/images/variations"),
+    *("/sdapi/v1/img2img", "/sdapi/v1/extra-single-image", "/sdapi/v1/png-info"),
+)
 """Paths whose bodies carry pictures."""
 
 REMEMBERED = 10_000

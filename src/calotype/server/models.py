@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -16,9 +17,12 @@ from calotype.checkpoints import native, shelf
 from calotype.checkpoints.weights_file import open_weights
 from calotype.errors import InputError
 from calotype.models.config import ModelConfig
+from calotype.models.pixel_diffusion import PixelConfig, PixelDiffusion
 from calotype.safety.policy import Safety
 from calotype.server.refusal import Refusal
 from calotype.tasks.studio import Studio, pick_device
+
+Kind = Literal["draw", "enlarge", "restore"]
 
 
 @dataclass(frozen=True)
@@ -27,10 +31,17 @@ class Known:
 
     name: str
     path: Path
-    config: ModelConfig
+    config: ModelConfig | PixelConfig
     parameters: int
     memory: int
     changed: float
+
+    @property
+    def kind(self) -> Kind:
+        """What it is for: pictures from words, larger pictures of small ones, or photographs restored."""
+        if isinstance(self.config, PixelConfig):
+            return "restore"
+        return "draw" if self.config.low_res is None else "enlarge"
 
 
 class Models:
@@ -48,15 +59,16 @@ class Models:
         safety: Safety | None = None,
     ) -> None:
         self._safety = safety
-        # what restores photographs draws nothing
-        self.known = {name: _known(name, path) for name, path in files.items() if not _restores(path)}
+        self.known = {name: _known(name, path) for name, path in files.items()}
         if not self.known:
             raise InputError("There is no model to serve; name one with --model.")
-        self.default = default or ("icons" if "icons" in self.known else next(iter(self.known)))
+        drawing = [name for name, known in self.known.items() if known.kind == "draw"]
+        first = "icons" if "icons" in drawing else next(iter([*drawing, *self.known]))
+        self.default = default or first
         self.named(self.default)
         self.device = pick_device(device)
         self.budget = half_of_memory(self.device) if memory is None else memory
-        self._loaded: OrderedDict[str, Studio] = OrderedDict()
+        self._loaded: OrderedDict[str, Studio | PixelDiffusion] = OrderedDict()
         self._lock = threading.RLock()
 
     def named(self, name: str) -> Known:
@@ -72,7 +84,57 @@ class Models:
         with self._lock:
             return list(self._loaded)
 
+    def drawing(self, name: str) -> ModelConfig:
+        """The config of a model that draws; Refusal (404, 422) where there is none of that name."""
+        config = self.named(name).config
+        if isinstance(config, PixelConfig):
+            raise Refusal(
+                422,
+                "wrong_model",
+                f"The model {name} restores photographs and cannot draw; name another, or say with task "
+                "what it is to do: denoise, inpaint, upscale or deblur.",
+            )
+        return config
+
+    def restoring(self, name: str) -> PixelConfig:
+        """The config of a model that restores photographs; Refusal (404, 422) where there is none."""
+        config = self.named(name).config
+        if not isinstance(config, PixelConfig):
+            raise Refusal(
+                422,
+                "wrong_model",
+                f"The model {name} draws and cannot restore photographs; "
+                f"{f'name {self.restorers[0]}' if self.restorers else 'this server has none that can'}.",
+            )
+        return config
+
+    @property
+    def restorers(self) -> list[str]:
+        """Names of the models that restore photographs."""
+        return [known.name for known in self.known.values() if known.kind == "restore"]
+
+    @property
+    def default_restorer(self) -> str:
+        """Refusal (422) where no model restores photographs."""
+        if not self.restorers:
+            raise Refusal(422, "wrong_model", "This server has no model that restores photographs.")
+        return self.restorers[0]
+
     def get(self, name: str) -> Studio:
+        """A model that draws, loaded if need be; Refusal as `load` and `drawing`."""
+        self.drawing(name)
+        model = self.load(name)
+        assert isinstance(model, Studio)
+        return model
+
+    def restorer(self, name: str) -> PixelDiffusion:
+        """A model that restores, loaded if need be; Refusal as `load` and `restoring`."""
+        self.restoring(name)
+        model = self.load(name)
+        assert isinstance(model, PixelDiffusion)
+        return model
+
+    def load(self, name: str) -> Studio | PixelDiffusion:
         """The model, loaded if need be.  Refusal (507) where it is larger than the whole budget."""
         known = self.named(name)
         with self._lock:
@@ -88,7 +150,10 @@ class Models:
                 )
             while self._taken() + known.memory > self.budget:
                 self._loaded.popitem(last=False)
-            self._loaded[name] = Studio(shelf.load(known.path, self.device), name, self._safety)
+            if known.kind == "restore":
+                self._loaded[name] = native.load_pixel(known.path, self.device)
+            else:
+                self._loaded[name] = Studio(shelf.load(known.path, self.device), name, self._safety)
             return self._loaded[name]
 
     def unload(self, name: str) -> None:
@@ -108,16 +173,18 @@ def half_of_memory(device: torch.device) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-def _restores(path: Path) -> bool:
-    return path.is_file() and open_weights(path).metadata.get("kind") == native.PIXEL
-
-
 def _known(name: str, path: Path) -> Known:
-    found = shelf.recognise(path)
-    if isinstance(found, shelf.Native):
-        parameters = sum(native.describe(path).parameters.values())
+    config: ModelConfig | PixelConfig
+    if path.is_file() and open_weights(path).metadata.get("kind") == native.PIXEL:
+        said = native.describe(path)
+        config, parameters = said.config, sum(said.parameters.values())
     else:
-        shapes = (source.shape for piece in found.pieces for source in piece.sources.values())
-        parameters = sum(math.prod(shape) for shape in shapes)
+        found = shelf.recognise(path)
+        config = found.config
+        if isinstance(found, shelf.Native):
+            parameters = sum(native.describe(path).parameters.values())
+        else:
+            shapes = (source.shape for piece in found.pieces for source in piece.sources.values())
+            parameters = sum(math.prod(shape) for shape in shapes)
     changed = path.stat().st_mtime if path.exists() else time.time()
-    return Known(name, path, found.config, parameters, 4 * parameters, changed)
+    return Known(name, path, config, parameters, 4 * parameters, changed)

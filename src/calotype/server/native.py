@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
@@ -17,14 +16,18 @@ from pydantic import BaseModel
 
 from calotype.diffusion.grids import GRIDS
 from calotype.diffusion.samplers import SAMPLERS
+from calotype.models.config import ModelConfig
 from calotype.safety.content import Verdict
 from calotype.server.desk import Desk
 from calotype.server.fences import client_of
+from calotype.server.models import Kind as ModelKind
 from calotype.server.models import Models
 from calotype.server.refusal import Refusal
+from calotype.server.sources import BODY, asked_of, body_of, one_upload
 from calotype.server.store import OVER, Job, State
 from calotype.server.uploads import told
-from calotype.tasks.request import Request
+from calotype.tasks.request import ResolvedRequest
+from calotype.tasks.restoration import Kind
 
 PING_SECONDS = 15.0
 
@@ -32,12 +35,16 @@ JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 
 
 class PictureView(BaseModel):
-    """A finished picture: where it is, the seed that makes it alone, the content check's verdict."""
+    """A finished picture: where it is, the seed that makes it alone, the content check's verdict.
+
+    `kind` says what it is of a restoration.
+    """
 
     index: int
     url: str
     seed: int
     prompt: str
+    kind: Kind = "picture"
     content: Verdict | None = None
 
 
@@ -70,23 +77,27 @@ class JobList(BaseModel):
 
 
 class ModelView(BaseModel):
-    """A model, with the fields of OpenAI's own list before ours; memory in bytes."""
+    """A model, with the fields of OpenAI's own list before ours; memory in bytes.
+
+    The size, what sides are a multiple of, and the defaults are those of models that draw.
+    """
 
     id: str
     object: str = "model"
     created: int
     owned_by: str = "calotype"
+    kind: ModelKind
     about: str
-    size: int
-    multiple_of: int
+    size: int | None = None
+    multiple_of: int | None = None
     parameters: int
     memory: int
     loaded: bool
     default: bool
-    steps: int
-    guidance: float
-    sampler: str
-    grid: str
+    steps: int | None = None
+    guidance: float | None = None
+    sampler: str | None = None
+    grid: str | None = None
 
 
 class ModelList(BaseModel):
@@ -105,7 +116,7 @@ router = fastapi.APIRouter(prefix="/v1")
 
 
 def view(desk: Desk, job: Job) -> JobView:
-    over = job.state in OVER
+    over, asked = job.state in OVER, job.request
     done = len(job.pictures) / job.request.pictures
     seen = desk.live.sight(job.id).progress
     return JobView(
@@ -124,7 +135,8 @@ def view(desk: Desk, job: Job) -> JobView:
                 index=place,
                 url=f"/v1/pictures/{job.id}/{place}.png",
                 seed=job.request.seed_of(place),
-                prompt=job.request.prompt_of(place),
+                prompt=asked.prompt_of(place) if isinstance(asked, ResolvedRequest) else asked.task,
+                kind="picture" if isinstance(asked, ResolvedRequest) else asked.kind_of(place),
                 content=content,
             )
             for place, content in zip(job.pictures, job.content, strict=True)
@@ -135,12 +147,18 @@ def view(desk: Desk, job: Job) -> JobView:
     )
 
 
-@router.post("/jobs", status_code=202)
-def submit(body: Request, request: fastapi.Request, response: fastapi.Response, desk: AnyDesk) -> JobView:
+@router.post("/jobs", status_code=202, openapi_extra=BODY)
+async def submit(request: fastapi.Request, response: fastapi.Response, desk: AnyDesk) -> JobView:
     """Accept a request; the pictures are made later, and the job says how far they are."""
-    job = desk.submit(body, client_of(request.scope))
+    fields, uploads = await body_of(request)
+
+    def accept() -> Job:
+        asked = asked_of(fields, uploads, desk.settings.limits.upload_pixels)
+        return desk.submit(asked, client_of(request.scope))
+
+    job = await asyncio.to_thread(accept)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return view(desk, job)
+    return await asyncio.to_thread(view, desk, job)
 
 
 @router.get("/jobs")
@@ -247,9 +265,6 @@ def picture(job_id: JobId, index: Annotated[int, Path(ge=0, lt=10_000)], desk: A
     )
 
 
-one_upload = threading.Lock()
-
-
 @router.post(
     "/read",
     openapi_extra={
@@ -273,21 +288,21 @@ async def read(request: fastapi.Request, desk: AnyDesk) -> dict[str, Any]:
 
 def model_view(models: Models, name: str) -> ModelView:
     known = models.named(name)
-    own = known.config.defaults
+    config = known.config
+    own = {}
+    if isinstance(config, ModelConfig):
+        own = {name: getattr(config.defaults, name) for name in ("steps", "guidance", "sampler", "grid")}
+        own |= {"size": config.size, "multiple_of": config.factor}
     return ModelView(
         id=name,
+        kind=known.kind,
         created=int(known.changed),
-        about=known.config.about,
-        size=known.config.size,
-        multiple_of=known.config.factor,
+        about=config.about,
         parameters=known.parameters,
         memory=known.memory,
         loaded=name in models.loaded(),
         default=name == models.default,
-        steps=own.steps,
-        guidance=own.guidance,
-        sampler=own.sampler,
-        grid=own.grid,
+        **own,
     )
 
 
@@ -305,7 +320,7 @@ def model(name: str, desk: AnyDesk) -> ModelView:
 @router.post("/models/{name}/load")
 def load(name: str, desk: AnyDesk) -> ModelView:
     """Load it now and not with its first request; others may have to leave for it."""
-    desk.models.get(name)
+    desk.models.load(name)
     return model_view(desk.models, name)
 
 

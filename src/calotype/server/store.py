@@ -12,19 +12,28 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import PIL.Image
+
 from calotype.errors import InputError, OutputError
 from calotype.safety.content import Verdict
-from calotype.tasks.picture import Picture
+from calotype.tasks.picture import Picture, write_png
 from calotype.tasks.request import ResolvedRequest
+from calotype.tasks.restoration import Restoration, RestoredPicture
+from calotype.tasks.source import Source
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 STATES: tuple[str, ...] = get_args(State)
 OVER: tuple[State, ...] = ("done", "failed", "cancelled")
+
+PICTURES = ("image", "mask", "kernel")
+"""Fields of requests that are pictures of the client's."""
+
+Asked = ResolvedRequest | Restoration
 
 _SCHEMA = """
 create table jobs (
@@ -63,7 +72,7 @@ class Job:
     started: float | None
     finished: float | None
     state: State
-    request: ResolvedRequest
+    request: Asked
     error: str | None
     whose: Literal["request", "server"] | None
     notices: tuple[str, ...]
@@ -81,7 +90,8 @@ class Store:
         self.folder = folder
         self._lock = threading.RLock()
         try:
-            (folder / "pictures").mkdir(parents=True, exist_ok=True)
+            for part in ("pictures", "uploads"):
+                (folder / part).mkdir(parents=True, exist_ok=True)
             folder.chmod(0o700)  # prompts and pictures are the owner's
             self._held = (folder / "lock").open("w")
             fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -106,15 +116,21 @@ class Store:
             ) from None
         for partial in (folder / "pictures").glob(".*.tmp"):
             partial.unlink(missing_ok=True)
+        needed = {job.id for job in self.waiting()}
+        for upload in (folder / "uploads").iterdir():
+            if upload.name.partition("-")[0] not in needed:
+                upload.unlink(missing_ok=True)
 
     def close(self) -> None:
         with self._lock:
             self._database.close()
             self._held.close()
 
-    def add(self, client: str, request: ResolvedRequest) -> Job:
-        """A new job, queued; its name cannot be guessed."""
+    def add(self, client: str, request: Asked) -> Job:
+        """A new job, queued, and the pictures it begins from; its name cannot be guessed."""
         name = secrets.token_hex(16)
+        for field, source in sources(request).items():
+            write_png(self._upload(name, field), source.read())
         self._write(
             "insert into jobs (id, client, created, state, request) values (?, ?, ?, 'queued', ?)",
             (name, client, time.time(), request.model_dump_json()),
@@ -168,10 +184,29 @@ class Store:
                     "update jobs set notices = ? where id = ?", (json.dumps([*job.notices, text]), name)
                 )
 
-    def keep(self, name: str, place: int, picture: Picture) -> None:
+    def uploads(self, job: Job) -> dict[str, PIL.Image.Image]:
+        """The pictures a job begins from, by field; OutputError where one is lost."""
+        found = {}
+        for field in sources(job.request):
+            try:
+                with PIL.Image.open(self._upload(job.id, field)) as opened:
+                    found[field] = opened.convert("RGB")
+            except OSError as error:
+                raise OutputError(f"The {field} of job {job.id} is lost ({error}); send it again.") from None
+        return found
+
+    def discard(self, name: str) -> None:
+        """Forget what was uploaded for a job."""
+        for field in PICTURES:
+            self._upload(name, field).unlink(missing_ok=True)
+
+    def _upload(self, name: str, field: str) -> Path:
+        return self.folder / "uploads" / f"{name}-{field}.png"
+
+    def keep(self, name: str, place: int, picture: Picture | RestoredPicture) -> None:
         """Write a finished picture; OutputError where that fails."""
         picture.save(self.path(name, place))
-        content = picture.record.content
+        content = picture.record.content if isinstance(picture, Picture) else None
         told = None if content is None else json.dumps(asdict(content))
         self._write(
             "insert or ignore into pictures (job, place, content) values (?, ?, ?)", (name, place, told)
@@ -206,7 +241,8 @@ class Store:
         ).fetchall()
         *plain, request, error, whose, notices = row
         try:
-            asked = ResolvedRequest(**json.loads(request))
+            fields = json.loads(request)
+            asked: Asked = Restoration(**fields) if "task" in fields else ResolvedRequest(**fields)
         except (InputError, ValueError):
             raise OutputError(f"The job {row[1]} in {self.folder} is damaged; delete its row.") from None
         return Job(
@@ -218,3 +254,9 @@ class Store:
             pictures=tuple(place for place, _ in found),
             content=tuple(None if told is None else Verdict(**json.loads(told)) for _, told in found),
         )
+
+
+def sources(request: Asked) -> Mapping[str, Source]:
+    """The pictures a request begins from, by field."""
+    found = {name: getattr(request, name, None) for name in PICTURES}
+    return {name: source for name, source in found.items() if source is not None}

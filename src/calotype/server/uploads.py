@@ -30,12 +30,12 @@ def told(data: bytes, most_pixels: int) -> Told:
 
     Raises Refusal (413) for one of too many pixels, (422) for what is no picture.
     """
-    with _opened(data, most_pixels) as image:
+    with opened(data, most_pixels) as image:
         try:
             image.load()  # a PNG's texts may come after its pixels
             info = dict(image.info)
         except Exception:  # whatever a decoder makes of a broken file
-            raise _unreadable() from None
+            raise unreadable() from None
     record, text = info.get(KEY), info.get(parameters.KEY)
     text = text if isinstance(text, str) else ""
     if isinstance(record, str):
@@ -49,7 +49,7 @@ def told(data: bytes, most_pixels: int) -> Told:
     return Told(parameters.read(text), text)
 
 
-def _opened(data: bytes, most_pixels: int) -> PIL.Image.Image:
+def opened(data: bytes, most_pixels: int) -> PIL.Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the size is checked below
         try:
@@ -57,7 +57,7 @@ def _opened(data: bytes, most_pixels: int) -> PIL.Image.Image:
         except PIL.Image.DecompressionBombError:
             raise _too_many(most_pixels) from None
         except Exception:
-            raise _unreadable() from None
+            raise unreadable() from None
     if image.width * image.height > most_pixels:
         raise _too_many(most_pixels)
     return image
@@ -69,5 +69,5 @@ def _too_many(most: int) -> Refusal:
     )
 
 
-def _unreadable() -> Refusal:
+def unreadable() -> Refusal:
     return Refusal(422, "unreadable_picture", "The upload is no readable picture; send a PNG, JPEG or WebP.")

@@ -11,9 +11,10 @@ from calotype.server.fences import client_of
 from calotype.server.refusal import Refusal
 from calotype.server.store import Job
 from calotype.tasks.request import Request
+from calotype.tasks.restoration import Restoration
 
 
-async def finished(desk: Desk, asked: Request, request: fastapi.Request) -> Job:
+async def finished(desk: Desk, asked: Request | Restoration, request: fastapi.Request) -> Job:
     """The job, done; a client that hangs up before cancels it.
 
     Raises InputError and Refusal where it is not accepted, Refusal where it does not end in pictures.

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict, deque
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
 from typing import Literal
 
 import torch
@@ -21,10 +21,13 @@ from calotype.errors import CalotypeError, InputError, OutputError
 from calotype.server.joined import Joined, company
 from calotype.server.live import Live, Preview, Progress
 from calotype.server.models import Models
+from calotype.server.restoring import Abandoned, restored
 from calotype.server.store import Job, State, Store
+from calotype.server.tickets import Counts, Ticket, Waiting
 from calotype.tasks import generate
 from calotype.tasks.picture import Picture
 from calotype.tasks.request import ResolvedRequest
+from calotype.tasks.restoration import Restoration, RestoredPicture
 from calotype.tasks.steady import batch_size
 from calotype.tasks.studio import Studio
 
@@ -32,39 +35,6 @@ log = logging.getLogger("calotype.server")
 
 PREVIEW_SHARE = 0.2
 """Of the time, at most, goes into previews."""
-
-
-@dataclass
-class Waiting:
-    """A job that is not over: places still to draw, and how many are being drawn."""
-
-    job: Job
-    places: deque[int]
-    company: str
-    finished: int
-    drawing: int = 0
-
-
-@dataclass(frozen=True)
-class Ticket:
-    """One picture of a batch."""
-
-    waiting: Waiting
-    place: int
-
-    @property
-    def request(self) -> ResolvedRequest:
-        return self.waiting.job.request.alone(self.place)
-
-
-@dataclass
-class Counts:
-    """Since the start."""
-
-    batches: int = 0
-    pictures: int = 0
-    steps: int = 0
-    seconds: float = 0.0
 
 
 class Worker(threading.Thread):
@@ -97,7 +67,11 @@ class Worker(threading.Thread):
 
     def add(self, job: Job) -> None:
         left = deque(place for place in range(job.request.pictures) if place not in job.pictures)
-        waiting = Waiting(job, left, company(job.request), len(job.pictures))
+        asked = job.request
+        # a restoration keeps no company
+        waiting = Waiting(
+            job, left, job.id if isinstance(asked, Restoration) else company(asked), len(job.pictures)
+        )
         with self._work:
             self._row[job.id] = waiting
             self._work.notify()
@@ -168,12 +142,16 @@ class Worker(threading.Thread):
         return None
 
     def _serve(self, leader: Waiting) -> None:
+        asked = leader.job.request
+        if isinstance(asked, Restoration):
+            self._restore(leader, asked)
+            return
         try:
-            studio = self._models.get(leader.job.request.model)
+            studio = self._models.get(asked.model)
         except CalotypeError as error:
             self._failed(leader, error)
             return
-        batch = self._batch(leader, studio)
+        batch = self._batch(leader, asked, studio)
         if batch:
             self._draw(studio, batch)
         with self._work:
@@ -184,9 +162,45 @@ class Worker(threading.Thread):
                     self._row.move_to_end(name)
         self._live.changed()  # everyone's position
 
-    def _batch(self, leader: Waiting, studio: Studio) -> list[Ticket]:
-        config, asked = studio.model.config, leader.job.request
-        shape = (config.unet.out_channels, asked.height // config.factor, asked.width // config.factor)
+    def _restore(self, leader: Waiting, asked: Restoration) -> None:
+        """All pictures of a restoration, in one go."""
+        name = leader.job.id
+        with self._work:
+            left = set(leader.places)
+            leader.places.clear()
+            leader.drawing = len(left)
+        self._store.mark(name, "running")
+        self._live.changed(name)
+
+        def watch(done: int, total: int) -> None:
+            with self._work:
+                if self._stopping or name not in self._row:
+                    raise Abandoned
+            self.counts.steps += 1
+            self._live.progress(name, Progress(done / total, done, total))
+
+        began = time.monotonic()
+        try:
+            uploads = self._store.uploads(leader.job)
+            for picture in restored(self._models.restorer(asked.model), asked, uploads, watch):
+                if picture.index in left:
+                    self._finished(Ticket(leader, picture.index), picture)
+        except Abandoned:
+            pass
+        except Exception as error:
+            if not isinstance(error, CalotypeError):
+                log.exception("a restoration failed")
+            self._failed(leader, error)
+        self.counts.seconds += time.monotonic() - began
+        self._live.changed()  # everyone's position
+
+    def _batch(self, leader: Waiting, asked: ResolvedRequest, studio: Studio) -> list[Ticket]:
+        config = studio.model.config
+        shape = (
+            config.unet.out_channels,
+            -(-asked.height // config.factor),
+            -(-asked.width // config.factor),
+        )
         size = batch_size(studio.model, shape)
         batch: list[Ticket] = []
         with self._work:
@@ -195,10 +209,11 @@ class Worker(threading.Thread):
             rest = (waiting for waiting in self._row.values() if waiting is not leader)
             length = None
             for waiting in (leader, *rest):
-                if waiting.company != leader.company:
+                request = waiting.job.request
+                if waiting.company != leader.company or not isinstance(request, ResolvedRequest):
                     continue
                 for place in list(waiting.places):
-                    own = _length(studio, waiting.job.request, place)
+                    own = _length(studio, request, place)
                     length = own if length is None else length
                     if len(batch) < size and own == length:
                         waiting.places.remove(place)
@@ -214,9 +229,11 @@ class Worker(threading.Thread):
     def _draw(self, studio: Studio, batch: list[Ticket]) -> None:
         """All of them to the end; where a batch fails, each of its pictures is tried alone."""
         began = time.monotonic()
-        run = studio.events(Joined.of([ticket.request for ticket in batch]))
+        run: Iterator[generate.Event] = iter(())
         done: set[int] = set()
         try:
+            begun = self._store.uploads(batch[0].waiting.job)
+            run = studio.events(Joined.of([ticket.request for ticket in batch], begun))
             for event in run:
                 if isinstance(event, generate.Progress):
                     self._show(studio, batch, event)
@@ -232,7 +249,8 @@ class Worker(threading.Thread):
             left = [ticket for i, ticket in enumerate(batch) if i not in done]
             self._retry(studio, left, error)
         finally:
-            run.close()  # type: ignore[attr-defined]  # a generator
+            if isinstance(run, Generator):
+                run.close()
             self.counts.batches += 1
             self.counts.seconds += time.monotonic() - began
 
@@ -278,7 +296,7 @@ class Worker(threading.Thread):
         took = time.monotonic() - began
         self._next_preview = time.monotonic() + took * (1 / PREVIEW_SHARE - 1)
 
-    def _finished(self, ticket: Ticket, picture: Picture) -> None:
+    def _finished(self, ticket: Ticket, picture: Picture | RestoredPicture) -> None:
         waiting = ticket.waiting
         with self._work:
             if waiting.job.id not in self._row:
@@ -312,6 +330,8 @@ class Worker(threading.Thread):
             except OutputError as problem:  # the next start draws it again
                 log.error("%s", problem)
                 self.unwritten[name] = error or str(problem)
+            else:
+                self._store.discard(name)
         told = error is not None and (self._verbose or whose != "request")
         log.info("job %s is %s%s", name, state, f": {error}" if told else "")
         self._live.forget(name)

@@ -67,7 +67,7 @@ def canvas(model: LatentDiffusion, request: ResolvedRequest) -> Canvas | None:
         if not bool(free.any()):
             assert request.mask is not None
             raise InputError(
-                f"The mask {request.mask.path} is all black, which keeps everything; paint white what is to "
+                f"The mask {request.mask.named} is all black, which keeps everything; paint white what is to "
                 "be drawn anew."
             )
         spare = (0, -request.width % factor, 0, -request.height % factor)

@@ -137,8 +137,8 @@ class Editing(BaseModel):
                 found["mask"] = mask = self.mask.resolved()
                 if mask.size() != own:
                     raise InputError(
-                        f"The mask {mask.path} is {'x'.join(map(str, mask.size()))} pixels, but {image.path} "
-                        f"is {'x'.join(map(str, own))}; make the mask as large as the picture."
+                        f"The mask {mask.named} is {'x'.join(map(str, mask.size()))} pixels, but the image "
+                        f"{image.named} is {'x'.join(map(str, own))}; make the mask as large as the picture."
                     )
             found["width"], found["height"] = self._size(config, own, width, height)
         if self.image is not None or self.hires_from is not None:
@@ -171,7 +171,7 @@ class Editing(BaseModel):
         if max(size) > LONGEST_SIDE:
             assert self.image is not None
             raise InputError(
-                f"{self.image.path} would become {size[0]}x{size[1]} pixels, which takes about "
+                f"The image {self.image.named} would become {size[0]}x{size[1]} pixels, which takes about "
                 f"{memory(config, *size) / 1e9:,.0f} GB; the longest side is {LONGEST_SIDE}: give a size."
             )
         return size

@@ -99,7 +99,7 @@ class Request(Editing, Guiding):
         try:
             super().__init__(**fields)
         except ValidationError as error:
-            raise InputError(_sentence(error)) from None
+            raise InputError(sentence(error, Request.model_fields)) from None
 
     @classmethod
     def from_json(cls, text: str) -> Request:
@@ -107,7 +107,7 @@ class Request(Editing, Guiding):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            raise InputError(_sentence(error)) from None
+            raise InputError(sentence(error, Request.model_fields)) from None
 
     @field_validator("prompts", "loras", "embeddings", mode="before")
     @classmethod
@@ -303,6 +303,10 @@ class ResolvedRequest(Request):
         """The seed of picture `index`; the frames of a sequence and the variations of a seed share one."""
         return self.seed + (index if self.frames is None and self.vary is None else 0)
 
+    def vary_seed_of(self, index: int) -> int | None:
+        """The seed towards which the noise of picture `index` is turned."""
+        return None if self.vary_seed is None else self.vary_seed + index
+
     def prompt_of(self, index: int) -> str:
         """The prompt of picture `index`: pictures come prompt by prompt."""
         if self.frames is not None:
@@ -325,7 +329,7 @@ class ResolvedRequest(Request):
                 "prompts": (prompt,),
                 "count": 1,
                 "seed": self.seed_of(index),
-                "vary_seed": None if self.vary_seed is None else self.vary_seed + index,
+                "vary_seed": self.vary_seed_of(index),
                 "frames": None,
                 "toward": toward,
                 "blend": blend,
@@ -351,15 +355,14 @@ def _known(kind: str, name: str | None, names: Iterable[str]) -> None:
     raise InputError(f"There is no {kind} {name!r}; {hint}{', '.join(known)}.")
 
 
-def _sentence(error: ValidationError) -> str:
-    """Pydantic's first complaint as one sentence."""
+def sentence(error: ValidationError, fields: Iterable[str]) -> str:
+    """Pydantic's first complaint about a request with those `fields` as one sentence."""
     first = error.errors()[0]
     where = ".".join(str(place) for place in first["loc"]) or "the request"
     if first["type"] == "missing":
         return f"The request has no {where}; give it one."
     if first["type"] == "extra_forbidden":
-        known = list(Request.model_fields)
-        near = difflib.get_close_matches(where, known, n=1, cutoff=0.4)
+        near = difflib.get_close_matches(where, list(fields), n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}?" if near else "the docstring of Request lists what it has."
         return f"A request has no field {where!r}; {hint}"
-    return f"{where} is {first['input']!r}; {first['msg'][0].lower()}{first['msg'][1:]}."
+    return f"{where} is {first['input']!r:.200}; {first['msg'][0].lower()}{first['msg'][1:]}."

@@ -64,6 +64,16 @@ class Source(BaseModel):
             )
         return self if self.sha256 is not None else self.model_copy(update={"sha256": found})
 
+    @property
+    def held(self) -> bool:
+        """Whether it is a picture in memory, which no file need be opened for."""
+        return self._held is not None
+
+    @property
+    def named(self) -> str:
+        """What sentences call it."""
+        return self.path or "in memory"
+
     def at(self, path: str) -> Source:
         """The same picture in another place."""
         return Source(path=path, sha256=self.sha256)

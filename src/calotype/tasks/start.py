@@ -74,9 +74,8 @@ class Plan:
         request = self.request
         source = NOISES[request.noise]
         own = source([request.seed_of(i) for i in indices])
-        if request.vary is None or request.vary_seed is None:
-            return own
-        return Between(own, source([request.vary_seed + i for i in indices]), request.vary)
+        others = [seed for i in indices if (seed := request.vary_seed_of(i)) is not None]
+        return own if request.vary is None else Between(own, source(others), request.vary)
 
     def legs(self, indices: Sequence[int], noise: NoiseSource) -> list[Leg]:
         """What leads to the pictures `indices`, one leg after the other."""

@@ -1,0 +1,223 @@
+"""A photograph to restore as one request: from JSON, from Python, and in the metadata of what comes out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import PIL.Image
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from calotype import __version__
+from calotype.errors import InputError
+from calotype.models.pixel_diffusion import PixelDiffusion
+from calotype.tasks import restore
+from calotype.tasks.noise_level import CameraNoise
+from calotype.tasks.photo_file import Photo, write_photo
+from calotype.tasks.picture import KEY
+from calotype.tasks.request import sentence
+from calotype.tasks.source import Source
+from calotype.tasks.uncertainty import heat_map
+
+Task = Literal["denoise", "inpaint", "upscale", "deblur"]
+Kind = Literal["picture", "sample", "uncertainty"]
+
+OWN: dict[Task, set[str]] = {
+    "denoise": {"sigma", "camera", "gain", "read"},
+    "inpaint": {"mask", "jacobian"},
+    "upscale": {"sigma", "scale", "jacobian"},
+    "deblur": {"sigma", "blur", "kernel", "jacobian"},
+}
+"""Fields that have a meaning for some tasks only."""
+
+MOST_SAMPLES = 64
+MOST_STEPS = 1000
+
+
+class Restoration(BaseModel):
+    """What `calotype denoise`, `inpaint`, `upscale` and `deblur` take, and mean by it.
+
+    task      which of them
+    model     a pixel model
+    image     the photograph
+    mask      as large: white is missing (inpaint)
+    kernel    the blur as a small picture of a point (deblur), or
+    blur      the deviation of a Gaussian one in pixels
+    sigma     the noise's deviation, of 255; None estimates it (denoise), or is the command's own
+    camera    noise that grows with brightness: `gain` and `read` (of 255), estimated where gain is None
+    scale     2, 3 or 4 (upscale)
+    samples   pictures to draw, 0 to 64; None is 0 for denoise, the one-pass mean, else 1
+    seed      sample i takes seed + i
+    steps     of each sample, 1 to 1000
+    tile      pixels a side of what the network sees at once, from 32
+    jacobian  guide through the network's slope
+
+    A wrong field is an InputError of one sentence.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: Task
+    model: str = "photo"
+    image: Source
+    mask: Source | None = None
+    kernel: Source | None = None
+    blur: float | None = None
+    sigma: float | None = None
+    camera: bool = False
+    gain: float | None = None
+    read: float = 0.0
+    scale: int = 2
+    samples: int | None = None
+    seed: int = 0
+    steps: int = 30
+    tile: int = 512
+    jacobian: bool = False
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise InputError(sentence(error, Restoration.model_fields)) from None
+
+    @model_validator(mode="after")
+    def _check(self) -> Restoration:
+        fields = type(self).model_fields
+        for name in set().union(*OWN.values()) - OWN[self.task]:
+            if getattr(self, name) != fields[name].default:
+                raise InputError(f"The task {self.task} does not take {name}; leave it out.")
+        if self.task == "inpaint" and self.mask is None:
+            raise InputError("The task inpaint needs a mask, white where something is missing; give one.")
+        if self.task == "deblur" and (self.blur is None) == (self.kernel is None):
+            raise InputError("The task deblur needs to know the blur; give either blur or kernel.")
+        if self.sigma is not None and (self.camera or self.gain is not None):
+            raise InputError("sigma tells of white noise, camera and gain of a camera's; give one of them.")
+        if self.scale not in (2, 3, 4):
+            raise InputError(f"scale is {self.scale}; give 2, 3 or 4.")
+        for name, low, high in (("samples", 0, MOST_SAMPLES), ("steps", 1, MOST_STEPS), ("tile", 32, 4096)):
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise InputError(f"{name} is {value}; give a whole number from {low} to {high}.")
+        self.options()
+        return self
+
+    def options(self) -> restore.Options:
+        """InputError for a seed out of range."""
+        return restore.Options(self.drawn, self.seed, self.steps, self.tile, jacobian=self.jacobian)
+
+    @property
+    def drawn(self) -> int:
+        """Samples that are drawn; 0 where the one-pass mean is wanted."""
+        if self.samples is None:
+            return 0 if self.task == "denoise" else 1
+        return self.samples if self.task == "denoise" else max(1, self.samples)
+
+    @property
+    def grow(self) -> int:
+        """How many times longer the sides become."""
+        return self.scale if self.task == "upscale" else 1
+
+    @property
+    def passes(self) -> int:
+        """Of the whole picture through the network."""
+        return max(1, self.drawn * self.steps)
+
+    @property
+    def pictures(self) -> int:
+        """The result; and where several samples are drawn, each of them and the map of how they differ."""
+        return 1 if self.drawn < 2 else self.drawn + 2
+
+    def kind_of(self, place: int) -> Kind:
+        """What picture `place` is: the result, then the samples, then the map."""
+        if place == 0:
+            return "picture"
+        return "uncertainty" if place == self.pictures - 1 else "sample"
+
+    def seed_of(self, place: int) -> int:
+        """Of a sample its own; of the others the first sample's."""
+        return self.seed + (place - 1 if self.kind_of(place) == "sample" else 0)
+
+    def size(self) -> tuple[int, int]:
+        """(width, height) of what comes out; InputError where mask and photograph differ in size."""
+        width, height = self.image.size()
+        if self.mask is not None and self.mask.size() != (width, height):
+            raise InputError(
+                f"The mask is {'x'.join(map(str, self.mask.size()))} pixels, but the image is "
+                f"{width}x{height}; make the mask as large as the image."
+            )
+        return (width * self.grow, height * self.grow)
+
+    def run(
+        self,
+        model: PixelDiffusion,
+        photo: Photo,
+        mask: Photo | None = None,
+        kernel: Photo | None = None,
+        watch: restore.Watch | None = None,
+    ) -> restore.Restored:
+        """The task done on pictures already read.  Raises InputError as the functions of `restore`."""
+        options = self.options()
+        noise = {} if self.sigma is None else {"sigma": self.sigma}
+        if self.task == "denoise":
+            camera = None if self.gain is None else CameraNoise(self.gain, self.read / 255)
+            return restore.denoise(
+                model,
+                photo,
+                sigma=self.sigma,
+                camera=camera,
+                estimate=not self.camera,
+                options=options,
+                watch=watch,
+            )
+        if self.task == "inpaint":
+            assert mask is not None
+            return restore.inpaint(model, photo, mask.pixels.mean(0) > 0.5, options=options, watch=watch)
+        if self.task == "upscale":
+            return restore.upscale(model, photo, self.scale, options=options, watch=watch, **noise)
+        shape = None if kernel is None else kernel.pixels.mean(0)
+        return restore.deblur(
+            model, photo, blur=self.blur, kernel=shape, options=options, watch=watch, **noise
+        )
+
+
+@dataclass(frozen=True)
+class RestoredPicture:
+    """One of a restoration's pictures, and its place among them; `texts` go into its PNG."""
+
+    photo: Photo
+    index: int
+    texts: dict[str, str]
+
+    @property
+    def image(self) -> PIL.Image.Image:
+        """In RGB of 8 bits."""
+        levels = np.rint(self.photo.pixels.clip(0, 1) * 255).astype(np.uint8)
+        return PIL.Image.fromarray(
+            np.ascontiguousarray(levels.transpose(1, 2, 0).repeat(3 // len(levels), 2))
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the PNG with its texts, atomically; OutputError where that fails."""
+        write_photo(Path(path), self.photo, self.texts)
+
+
+def pictures(asked: Restoration, found: restore.Restored, model: PixelDiffusion) -> Iterator[RestoredPicture]:
+    """All that a restoration leaves, in its order; without what the camera wrote: it may tell the place."""
+    record = {
+        "calotype_version": __version__,
+        "model_name": model.config.name,
+        "weights_sha256": model.weights_hash,
+        "request": asked.model_dump(mode="json", exclude_defaults=True),
+    }
+    texts = {KEY: json.dumps(record, ensure_ascii=False)}
+    for index, photo in enumerate((found.photo, *found.samples)):
+        yield RestoredPicture(replace(photo, exif=None), index, texts)
+    if found.deviation is not None:
+        top = float(np.quantile(np.sqrt((found.deviation**2).mean(0)), 0.995))
+        colours = heat_map(found.deviation, top).transpose(2, 0, 1) / np.float32(255)  # (H W 3) -> (3 H W)
+        scale = {"scale": f"{255 * top:.2f} of 255 is brightest"}
+        yield RestoredPicture(Photo(colours.astype(np.float32)), asked.pictures - 1, {**texts, **scale})
