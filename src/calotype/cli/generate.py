@@ -150,6 +150,8 @@ def generate(
     content_threshold: safety.Threshold = None,
     block_list: safety.Words = None,
     metadata: safety.Metadata = "full",
+    watermark: safety.Mark = False,
+    sign: safety.Sign = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda …. Default: the best one here.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: torch's choice.")] = None,
     timing: Annotated[bool, typer.Option("--timing", help="Report where the time went.")] = False,
@@ -200,7 +202,7 @@ def generate(
             vary_seed=vary_seed,
             frames=frames,
         )
-        guards = safety.safety(content_check, content_threshold, block_list, metadata)
+        guards = safety.safety(content_check, content_threshold, block_list, metadata, watermark, sign)
     places = Places(output, sheet, animation, fps)
     draw(request, places, guards, prediction, vae, device, threads, clock, offline, probe)
     if timing:

@@ -1,4 +1,4 @@
-"""`calotype inspect`: what a file is, what ails it, what mends it."""
+"""`calotype inspect`: what a file of weights is, what ails it, what mends it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from calotype.cli.inspect_picture import inspect_picture, is_picture
 from calotype.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -22,9 +23,7 @@ MOST = 8  # keys, hashes and texts of each kind, of which --json shows all
 def inspect(
     file: Annotated[
         str,
-        typer.Argument(
-            metavar="FILE", help="A checkpoint, LoRA, folder, hub id, or a picture that Calotype made."
-        ),
+        typer.Argument(metavar="FILE", help="A checkpoint, LoRA, folder, hub id, or a picture."),
     ],
     deep: Annotated[
         bool, typer.Option("--deep", help="Read every byte: hashes, and numbers that are NaN or infinite.")
@@ -41,11 +40,13 @@ def inspect(
 ) -> int:
     """Say what a file of weights is, whether it is whole, and how to mend it; draws nothing.
 
+    Of a picture: how it was made, whether it has Calotype's invisible mark, and its C2PA credentials.
+
     Exit code 0 if it can be used as it is, 1 if not.
     """
     logging.getLogger("calotype").setLevel(logging.ERROR)  # the report says what would be logged
-    if _is_png(file):
-        return _inspect_picture(Path(file), as_json)
+    if is_picture(file):
+        return inspect_picture(Path(file), as_json)
     from calotype.checkpoints import doctor, shelf
 
     path = shelf.find(file, fetch=not offline)
@@ -191,36 +192,6 @@ def _deep(report: Report) -> list[tuple[str, str]]:
     told = [f"{name} (NaN {count.nan}, infinite {count.infinite})" for name, count in sick.items()]
     rows.append(("numbers", f"not finite in {len(told)} tensors: {_some(told)}" if told else "all finite"))
     return rows
-
-
-def _inspect_picture(path: Path, as_json: bool) -> int:
-    from calotype.tasks import picture as files
-
-    image, record = files.read(path)
-    if as_json:
-        print(json.dumps(json.loads(record.to_json()), ensure_ascii=False, indent=2))
-        return 0
-    asked = {
-        name: value
-        for name, value in record.request.model_dump(mode="json").items()
-        if value not in (None, {}, "")
-    }
-    print(path)
-    print(f"  {'what':<17} a picture of {image.width}x{image.height} that Calotype {record.version} made")
-    print(f"  {'model':<17} {record.model_name}, weights {record.weights_hash}")
-    for name, value in asked.items():
-        shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-        print(f"  {name:<17} {shown}")
-    print(f"  {'again':<17} calotype replay {path}")
-    return 0
-
-
-def _is_png(file: str) -> bool:
-    try:
-        with open(file, "rb") as opened:
-            return opened.read(8) == b"\x89PNG\r\n\x1a\n"
-    except (OSError, ValueError):
-        return False
 
 
 def _plain(report: Report) -> dict[str, Any]:

@@ -54,6 +54,8 @@ def serve(
     content_threshold: guards.Threshold = None,
     block_list: guards.Words = None,
     metadata: guards.Metadata = "full",
+    watermark: guards.Mark = False,
+    sign: guards.Sign = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Write prompts into the log.")] = False,
 ) -> None:
     """Serve the page and the HTTP API, on this machine alone unless told otherwise."""
@@ -99,7 +101,7 @@ def serve(
         threads=threads,
         verbose=verbose,
         limits=replace(Limits(), **chosen),  # type: ignore[arg-type]
-        safety=guards.safety(content_check, content_threshold, block_list, metadata),
+        safety=guards.safety(content_check, content_threshold, block_list, metadata, watermark, sign),
     )
     serve(settings, host, port)
 

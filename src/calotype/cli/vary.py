@@ -28,6 +28,8 @@ def vary(
     content_threshold: safety.Threshold = None,
     block_list: safety.Words = None,
     metadata: safety.Metadata = "full",
+    watermark: safety.Mark = False,
+    sign: safety.Sign = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda …. Default: the best one here.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: torch's choice.")] = None,
 ) -> None:
@@ -37,5 +39,5 @@ def vary(
         from calotype.tasks.vary import variations
     request = variations(picture, amount, count, seed, prompt, model)
     # a name that only the picture gives is never fetched
-    guards = safety.safety(content_check, content_threshold, block_list, metadata)
+    guards = safety.safety(content_check, content_threshold, block_list, metadata, watermark, sign)
     draw(request, Places(output, sheet), guards, None, None, device, threads, clock, offline=model is None)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import PIL.Image
 
 from calotype.errors import InputError
 from calotype.safety import content
 from calotype.safety.blocklist import BlockList
+
+if TYPE_CHECKING:
+    from calotype.safety.provenance import Signer
 
 ContentCheck = Literal["auto", "off", "report", "withhold"]
 Metadata = Literal["full", "shareable"]
@@ -29,6 +32,8 @@ class Safety:
     threshold      above 0 to 1, of the content check's score
     block_list     words that are refused in prompts; None for none
     metadata       full: the picture says all that makes it again; shareable: neither words nor file names
+    watermark      whether pictures get an invisible mark that says a model made them
+    signer         signs their files with C2PA credentials; None for none
 
     Raises InputError for a value that is none of these.
     """
@@ -37,6 +42,8 @@ class Safety:
     threshold: float = content.THRESHOLD
     block_list: BlockList | None = None
     metadata: Metadata = "full"
+    watermark: bool = False
+    signer: Signer | None = None
 
     def __post_init__(self) -> None:
         told = self.content_check or os.environ.get(VARIABLE) or "auto"

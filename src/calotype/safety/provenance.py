@@ -67,7 +67,7 @@ class Signer:
         try:
             info = c2pa.C2paSignerInfo(_algorithm(key), chain, key, None)
             self._signer = c2pa.Signer.from_info(info)
-            self.sign(_probe())
+            self._signed(_probe())
         except (c2pa.C2paError, ValueError, TypeError) as error:
             raise InputError(
                 f"{CHAIN} and {KEY} in {folder} cannot sign ({error}); give a PEM chain, the signer's "
@@ -86,7 +86,15 @@ class Signer:
         return cls(folder)
 
     def sign(self, png: bytes) -> bytes:
-        """The PNG file with its credentials; pixels and texts stay as they are."""
+        """The PNG file with its credentials; pixels and texts stay as they are.  Raises OutputError."""
+        import c2pa
+
+        try:
+            return self._signed(png)
+        except c2pa.C2paError as error:
+            raise OutputError(f"The picture cannot be signed ({error}).") from None
+
+    def _signed(self, png: bytes) -> bytes:
         import c2pa
 
         action = {"action": "c2pa.created", "digitalSourceType": SOURCE}

@@ -9,7 +9,7 @@ from dataclasses import replace
 from calotype.checkpoints import native, shelf
 from calotype.errors import CheckpointError
 from calotype.models.latent_diffusion import LatentDiffusion
-from calotype.safety import content
+from calotype.safety import content, watermark
 from calotype.safety.policy import Safety
 from calotype.tasks.generate import Event, Notice, generate
 from calotype.tasks.picture import Picture
@@ -38,16 +38,20 @@ def guarded(model: LatentDiffusion, request: Request, safety: Safety) -> Iterato
 
 def finished(picture: Picture, safety: Safety, checked: bool) -> Picture:
     """The picture as it may be shown and kept.  One that is withheld is grey, its latents zero."""
-    picture = replace(picture, metadata=safety.metadata)
-    if not checked:
-        return picture
-    verdict = safety.judge(picture.image)
-    picture = replace(picture, record=replace(picture.record, content=verdict))
-    if verdict.decision != "withheld":
-        return picture
-    return replace(
-        picture, image=content.blank(picture.image), latents=picture.latents.new_zeros(picture.latents.shape)
-    )
+    picture = replace(picture, metadata=safety.metadata, signer=safety.signer)
+    if checked:
+        verdict = safety.judge(picture.image)
+        picture = replace(picture, record=replace(picture.record, content=verdict))
+        if verdict.decision == "withheld":
+            blank, nothing = content.blank(picture.image), picture.latents.new_zeros(picture.latents.shape)
+            return replace(picture, image=blank, latents=nothing)
+    return marked(picture) if safety.watermark else picture
+
+
+def marked(picture: Picture) -> Picture:
+    """The picture with the invisible mark, and a record that says so; its latents are as they were."""
+    record = replace(picture.record, watermark=watermark.NAME)
+    return replace(picture, image=watermark.embed(picture.image), record=record)
 
 
 def is_shipped(model: LatentDiffusion, request: ResolvedRequest) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -19,6 +20,7 @@ from calotype import __version__
 from calotype.errors import InputError, OutputError
 from calotype.safety.content import Verdict
 from calotype.safety.policy import Metadata
+from calotype.safety.provenance import Signer
 from calotype.tasks import parameters
 from calotype.tasks.places import beside, shareable, without_folders
 from calotype.tasks.request import ResolvedRequest
@@ -34,6 +36,7 @@ class Record:
     request       resolved, for this picture alone: one prompt, one count, its own seed
     weights_hash  SHA-256 of the model's weights
     content       what the content check said; None where it was off
+    watermark     the name of the invisible mark that its pixels hold
     """
 
     request: ResolvedRequest
@@ -41,6 +44,7 @@ class Record:
     weights_hash: str
     version: str = __version__
     content: Verdict | None = None
+    watermark: str | None = None
 
     def to_json(self, metadata: Metadata = "full") -> str:
         """Files by their names without folders, which are nobody's business; the hashes tell them apart.
@@ -55,6 +59,8 @@ class Record:
         }
         if self.content is not None:
             told["content"] = asdict(self.content)
+        if self.watermark is not None:
+            told["watermark"] = self.watermark
         told |= {"request": asked} if metadata == "full" else {"settings": shareable(asked)}
         return json.dumps(told, ensure_ascii=False)
 
@@ -89,6 +95,7 @@ class Record:
                 stored["weights_sha256"],
                 stored["calotype_version"],
                 None if content is None else Verdict(**content),
+                stored.get("watermark"),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"The picture's {KEY} record is damaged ({error!r}).") from None
@@ -99,6 +106,7 @@ class Picture:
     """image (RGB), the latents (C h w) it was decoded from, its record, and its place in the request.
 
     metadata  what its file will tell
+    signer    signs its file
     """
 
     image: PIL.Image.Image
@@ -106,6 +114,7 @@ class Picture:
     record: Record
     index: int
     metadata: Metadata = "full"
+    signer: Signer | None = None
 
     @property
     def withheld(self) -> str | None:
@@ -124,14 +133,22 @@ class Picture:
         info.add_itxt(KEY, self.record.to_json(self.metadata))
         # which other programs read
         info.add_itxt(parameters.KEY, parameters.write(self.record, words=self.metadata == "full"))
-        write_png(Path(path), self.image, info)
+        write_png(Path(path), self.image, info, self.signer)
 
 
-def write_png(path: Path, image: PIL.Image.Image, info: PIL.PngImagePlugin.PngInfo | None = None) -> None:
+def write_png(
+    path: Path,
+    image: PIL.Image.Image,
+    info: PIL.PngImagePlugin.PngInfo | None = None,
+    signer: Signer | None = None,
+) -> None:
     """Write under a temporary name, then rename; OutputError where that fails, and nothing is left behind."""
     partial = _partial(path)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=info)
+    data = buffer.getvalue() if signer is None else signer.sign(buffer.getvalue())
     try:
-        image.save(partial, "PNG", pnginfo=info)
+        partial.write_bytes(data)
         os.replace(partial, path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {_reason(error)}.") from None
@@ -185,6 +202,18 @@ def opened(path: str | Path) -> tuple[PIL.Image.Image, str | None]:
             return found.convert("RGB"), text if isinstance(text, str) else None
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{path} is no readable picture ({error}); name a PNG that Calotype made.") from None
+
+
+def stored(text: str) -> dict[str, Any]:
+    """A record's text as it stands, full or shareable; InputError where it is damaged."""
+    try:
+        told: dict[str, Any] = json.loads(text)
+        if "settings" not in told:
+            Record.from_json(text)
+        _ = (told["calotype_version"], told["model_name"], told["weights_sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"The picture's {KEY} record is damaged ({error!r}).") from None
+    return told
 
 
 def default_paths(request: ResolvedRequest) -> list[Path]:
