@@ -90,7 +90,7 @@ def test_what_is_no_list(tmp_path: Path) -> None:
         BlockList(path)
     path.write_text("fine\n!!!\n")
     with pytest.raises(InputError, match="line 2: '!!!' is no word"):
-        BlockList(path)
+        BlockList(str(path))
     path.write_text("x" * 201)
     with pytest.raises(InputError, match="at most 200"):
         BlockList(path)

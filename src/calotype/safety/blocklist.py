@@ -64,9 +64,9 @@ def _bounded(letter: str) -> bool:
 class BlockList:
     """The entries of a file, read again whenever it has changed, so that a server needs no restart."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | Path) -> None:
         """Raises InputError where the file cannot be read or an entry says nothing."""
-        self.path = path
+        self.path = Path(path).expanduser()
         self._lock = threading.Lock()
         self._seen = self._stamp()
         self._pattern = self._read()
