@@ -98,7 +98,7 @@ def test_several_pictures_and_a_sheet(tiny_file: Path, capsys: pytest.CaptureFix
         (["generate", "x", "--size", "31", "--model", "TINY"], 2, "nearest are 28 and 32"),
         (["generate", ""], 2, "prompt is empty"),
         (["generate", "word " * 10_000], 2, "10000 words"),
-        (["generate"], 2, "Missing argument"),
+        (["generate"], 2, "There is no prompt"),
         (["generate", "x", "--stepz", "3"], 2, "No such option"),
         (["generate", "x", "--steps", "many"], 2, "steps"),
         (["generate", "x", "-o", "missing/out.png"], 1, "missing does not exist"),
