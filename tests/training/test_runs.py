@@ -278,10 +278,29 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(data: DataSet,
     for _ in range(6):
         next(steps)
     next(iter(run.objective.parameters())).data.fill_(float("nan"))
-    with pytest.raises(TrainingError, match="batch 6 is not finite"):
+    with pytest.raises(TrainingError, match=r"batch 6 is not finite.*listed in .*not-finite\.json"):
         next(steps)
     kept = last_checkpoint(tmp_path / "run")
     assert all(bool(torch.isfinite(value).all()) for value in kept.values())
+    named = json.loads((tmp_path / "run" / "not-finite.json").read_text())
+    seen = [str(data.records[i].path) for i in run.order.indices(6).tolist()]
+    assert named == {"batch": 6, "pictures": seen}
+
+
+def test_a_poisonous_batch_costs_no_step_before_it(data: DataSet, tmp_path: Path) -> None:
+    config = override(tiny_autoencoder(), ["steps=12", "precision=float32", "checkpoint_every=100"])
+    run = prepare_autoencoder(config, tiny(), data, Plan(tmp_path / "run", device="cpu"))
+    own = run.objective.batch
+
+    def poisoned(indices: torch.Tensor, step: int, share: slice) -> dict[str, torch.Tensor]:
+        batch = own(indices, step, share)
+        return batch if step != 4 else batch | {"images": batch["images"] * float("nan")}
+
+    run.objective.batch = poisoned  # type: ignore[method-assign]
+    with pytest.raises(TrainingError, match="batch 4 is not finite"):
+        for _ in run.steps():
+            pass
+    assert [path.name for path in run.folder.checkpoints()] == ["step-00000004.safetensors"]
 
 
 def test_stopping_leaves_a_checkpoint_of_the_step_reached(data: DataSet, tmp_path: Path) -> None:

@@ -31,6 +31,10 @@ class TrainConfig:
 
     steps: int = 1000
     batch: int = 32
+    accumulate: int = 1
+    """Parts that a batch is worked off in, one after the other: less memory, the same gradient."""
+    recompute: bool = False
+    """Keep of every block only what went in, and work it out again going back: less memory, more time."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-3
     warmup: int = 100
@@ -53,10 +57,15 @@ class TrainConfig:
     """Relative frequency of the records whose `kind` is the key; kinds not named count 1."""
 
     def __post_init__(self) -> None:
-        positive = ("steps", "batch", "learning_rate", "clip", "keep_checkpoints")
+        positive = ("steps", "batch", "accumulate", "learning_rate", "clip", "keep_checkpoints")
         for name in positive:
             if not getattr(self, name) > 0:
                 raise InputError(f"Training option {name} is {getattr(self, name)}; give a value above 0.")
+        if self.batch % self.accumulate:
+            raise InputError(
+                f"Training option accumulate is {self.accumulate}, into which a batch of {self.batch} does "
+                "not go evenly; give one of its divisors."
+            )
         if not 0 <= self.cooldown <= 1:
             raise InputError(f"Training option cooldown is {self.cooldown}; give a fraction from 0 to 1.")
         if not 0 < self.ema_length < 0.28:
@@ -230,6 +239,10 @@ def to_json(config: TrainConfig) -> str:
 
 
 def differences(config: TrainConfig, stored: str) -> list[str]:
-    """Names of the fields in which `config` differs from the JSON of another run."""
-    mine, theirs = json.loads(to_json(config)), json.loads(stored)
+    """Names of the fields in which `config` differs from the JSON of another run.
+
+    Fields that came after that run had their defaults.
+    """
+    mine, defaults = json.loads(to_json(config)), json.loads(to_json(type(config)()))
+    theirs = defaults | json.loads(stored)
     return sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))

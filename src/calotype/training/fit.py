@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,9 +17,10 @@ from calotype.models import precision
 from calotype.training.config import TrainConfig, differences, to_json
 from calotype.training.ema import Ema
 from calotype.training.folder import RunFolder, write_text
-from calotype.training.loop import StepReport, autocast, new_optimizer, train
+from calotype.training.loop import NotFiniteError, StepReport, autocast, new_optimizer, train
 from calotype.training.objective import Objective, recipe_of
 from calotype.training.order import BatchOrder
+from calotype.training.recompute import recompute
 from calotype.training.state import TrainState, read_checkpoint, read_facts
 
 
@@ -103,21 +104,31 @@ class Run:
         plan: Plan,
         order: BatchOrder,
         facts: Mapping[str, Any],
+        names: Sequence[str] = (),
     ) -> None:
-        """`facts` (data, model) stay what they are from a run to its continuation, as the config does."""
+        """`facts` (data, model) stay what they are from a run to its continuation, as the config does.
+
+        `names` are those of the pictures that `order` counts.
+        """
         if plan.threads is not None:
             torch.set_num_threads(plan.threads)
         self.accelerator = new_accelerator(plan.device)
         world = self.accelerator.num_processes
-        if config.batch % world:
-            raise TrainingError(f"batch is {config.batch}, which {world} processes cannot share evenly.")
+        if config.batch % (world * config.accumulate):
+            raise TrainingError(
+                f"batch is {config.batch}, which {world} processes cannot share evenly "
+                f"in {config.accumulate} parts each; give a multiple of {world * config.accumulate}."
+            )
         if self.accelerator.device.type == "cpu":
             torch.use_deterministic_algorithms(True)
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         objective.to(  # type: ignore[call-overload]
             self.accelerator.device, memory_format=torch.channels_last
         )
+        if config.recompute:
+            recompute(objective)
         self.objective, self.config, self.plan, self.order = objective, config, plan, order
+        self._names = names
         self.main = self.accelerator.is_main_process
         self.state = TrainState(
             objective, new_optimizer(config, objective), Ema(objective, config.ema_length)
@@ -133,11 +144,11 @@ class Run:
             "processes": world,
             "torch": torch.__version__,
         }
-        self.folder = RunFolder(plan.folder, resume=plan.resume or not self.main)
+        self.folder = RunFolder(plan.folder, resume=plan.resume, main=self.main)
         self.started = time.monotonic()
         self._spent = 0.0
         self._stopping = False
-        checkpoints = self.folder.checkpoints()
+        checkpoints = self.folder.checkpoints() if plan.resume else []
         if checkpoints:
             try:
                 self._take_up(checkpoints[-1])
@@ -182,7 +193,7 @@ class Run:
 
     def steps(self) -> Any:
         """Train to the end or the time limit, yielding Progress; log, draw and save on the way."""
-        board = self._board()
+        board = self._board() if self.main else None
         config = self.config
         window, since = time.monotonic(), self.state.step
         speed = 0.0
@@ -203,13 +214,37 @@ class Run:
                         self._checkpoint()
                 left = (config.steps - step) * config.batch / max(speed, 1e-9)
                 yield Progress(report, config.steps, speed, left)
-                if self._stopping or now - self.started > self.plan.minutes * 60:
+                if self._ends(now):
                     break
             if self.main:
                 self._checkpoint()
+        except NotFiniteError as error:
+            if self.main:
+                raise self._kept(error) from error
+            raise
         finally:
-            board.close()
+            if board is not None:
+                board.close()
             self.folder.close()
+
+    def _ends(self, now: float) -> bool:
+        """Whether to stop after this step; processes agree, as none can go on alone."""
+        ends = self._stopping or now - self.started > self.plan.minutes * 60
+        if self.accelerator.num_processes > 1:
+            wishes = torch.tensor(float(ends), device=self.accelerator.device)
+            ends = float(self.accelerator.reduce(wishes)) > 0
+        return ends
+
+    def _kept(self, error: NotFiniteError) -> TrainingError:
+        """Keep the state before the batch that failed, if that is sound, and say which pictures it held."""
+        if all(bool(value.isfinite().all()) for value in self.objective.parameters()):
+            self._checkpoint()
+        if not self._names:
+            return error
+        listed = self.plan.folder / "not-finite.json"
+        pictures = [self._names[i] for i in self.order.indices(error.step).tolist()]
+        write_text(listed, json.dumps({"batch": error.step, "pictures": pictures}, indent=1) + "\n")
+        return TrainingError(f"{error} The batch's pictures are listed in {listed}.")
 
     def _due(self, every: int, step: int) -> bool:
         return bool(every) and (step % every == 0 or step == self.config.steps)
@@ -257,7 +292,10 @@ class Run:
         self._stopping = True
 
     def finish(self, extra: Mapping[str, Any]) -> dict[str, Any]:
-        """Write the averaged weights (`model.safetensors`) and the end report; returns the report."""
+        """Write the averaged weights (`model.safetensors`) and the end report; returns the report.
+
+        Of several processes the main one writes.
+        """
         self.objective.eval()
         seen = self.state.step * self.config.batch
         report = {
@@ -272,6 +310,8 @@ class Run:
             **{name: value for name, value in self._facts.items() if name != "config"},
             **extra,
         }
+        if not self.main:
+            return report
         with self.state.ema.applied():
             self.objective.export(self.plan.folder / "model.safetensors", recipe_of(self.config, report))
         history = self.folder.history()

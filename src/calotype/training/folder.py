@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -24,6 +24,7 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, path)
     except OSError as error:
+        partial.unlink(missing_ok=True)
         raise OutputError(f"{path} cannot be written: {error.strerror}; choose another folder.") from error
 
 
@@ -31,11 +32,19 @@ class RunFolder:
     """`metrics.jsonl`, `tensorboard/`, `samples/`, `checkpoints/`, `config.json`, and a lock held while open.
 
     Raises TrainingError when another run holds the folder, or when it holds a run and `resume`
-    is not set; OutputError when it cannot be written.
+    is not set; OutputError when it cannot be written.  Of several processes only the `main` one locks it
+    and writes.
     """
 
-    def __init__(self, path: Path, *, resume: bool) -> None:
+    def __init__(self, path: Path, *, resume: bool, main: bool = True) -> None:
         self.path = path
+        self.metrics = path / "metrics.jsonl"
+        self._lock: IO[str] | None = None
+        if main:
+            self._open(resume)
+
+    def _open(self, resume: bool) -> None:
+        path = self.path
         try:
             for name in ("checkpoints", "samples", "tensorboard"):
                 (path / name).mkdir(parents=True, exist_ok=True)
@@ -52,7 +61,6 @@ class RunFolder:
             raise TrainingError(
                 f"Another training run is writing to {path}; wait for it or choose another folder with --out."
             ) from None
-        self.metrics = path / "metrics.jsonl"
         for partial in (path / "checkpoints").glob("*.tmp"):
             partial.unlink()
         if self.checkpoints() and not resume:
@@ -80,8 +88,11 @@ class RunFolder:
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise _unwritable(self.metrics, error) from error
 
     def history(self) -> list[dict[str, Any]]:
         """All whole lines of metrics.jsonl; one cut short by a kill is left out."""
@@ -104,13 +115,24 @@ class RunFolder:
         """Save pictures (N 3 H W) in [-1, 1] as one contact sheet of eight columns."""
         path = self.path / "samples" / f"step-{step:08d}.png"
         partial = path.with_suffix(".tmp")
-        Image.fromarray(contact_sheet(pictures)).save(partial, "PNG")
-        os.replace(partial, path)
+        try:
+            Image.fromarray(contact_sheet(pictures)).save(partial, "PNG")
+            os.replace(partial, path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise _unwritable(path, error) from error
         return path
 
     def close(self) -> None:
         """Let go of the lock."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{path} cannot be written ({error.strerror or error}); free some space and go on with --resume."
+    )
 
 
 def contact_sheet(pictures: Tensor, columns: int = 8, gap: int = 2) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +86,33 @@ def inside(config: TrainConfig) -> torch.dtype:
     return DTYPES[config.precision]
 
 
+class NotFiniteError(TrainingError):
+    """A loss or gradient that is no number, of batch `step`."""
+
+    def __init__(self, step: int, message: str) -> None:
+        super().__init__(message)
+        self.step = step
+
+
+def _accumulated(
+    config: TrainConfig, module: torch.nn.Module, batch: Batch, accelerator: Any
+) -> dict[str, Tensor]:
+    """Leave the gradient of the batch in the parameters; its scalars, averaged over the parts it is worked
+    off in.  Processes exchange gradients once, with the last part.
+    """
+    pieces = [value.chunk(config.accumulate) for value in batch.values()]
+    sums: dict[str, Tensor] = {}
+    for number, piece in enumerate(zip(*pieces, strict=True), 1):
+        apart = accelerator.no_sync(module) if number < config.accumulate else nullcontext()
+        with apart:
+            with autocast(config, accelerator.device):
+                parts: dict[str, Tensor] = module(**dict(zip(batch, piece, strict=True)))
+            accelerator.backward(parts["loss"] / config.accumulate)
+        for name, part in parts.items():
+            sums[name] = sums.get(name, 0) + part.detach().float() / config.accumulate
+    return sums
+
+
 def train(
     config: TrainConfig, state: TrainState, batches: Callable[[int], Batch], accelerator: Any
 ) -> Iterator[StepReport]:
@@ -102,20 +130,20 @@ def train(
         for group in state.optimizer.param_groups:
             group["lr"] = rate
         state.module.train()
-        with autocast(config, accelerator.device):
-            parts: dict[str, Tensor] = wrapped(**batches(step))
-        accelerator.backward(parts["loss"])
+        parts = _accumulated(config, wrapped, batches(step), accelerator)
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip)
-        loss = float(parts["loss"].detach())
-        if not math.isfinite(loss) or not bool(torch.isfinite(norm)):
-            raise TrainingError(
+        loss = float(parts["loss"])
+        # the gradient is what all processes share, so that they stop together
+        if not bool(torch.isfinite(norm)) or not math.isfinite(loss):
+            raise NotFiniteError(
+                step,
                 f"The loss of batch {step} is not finite (loss {loss}, "
                 f"gradient norm {float(norm)}); "
-                "the last checkpoint is intact: lower learning_rate or set precision=float32, then resume."
+                "the last checkpoint is intact: lower learning_rate or set precision=float32, then resume.",
             )
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
         state.step += 1
         state.ema.update(state.step)
-        means = accelerator.reduce(torch.stack([part.detach().float() for part in parts.values()]), "mean")
+        means = accelerator.reduce(torch.stack(list(parts.values())), "mean")
         yield StepReport(state.step, dict(zip(parts, means.tolist(), strict=True)), rate, float(norm))

@@ -313,4 +313,4 @@ def _run(
 ) -> Run:
     order = BatchOrder(len(data.pictures), config.batch, config.seed, data.weights(config.balance))
     facts = {"data": data.content, "pictures": len(data.pictures), "model": model_config.name}
-    return Run(objective, config, plan, order, facts)
+    return Run(objective, config, plan, order, facts, [str(record.path) for record in data.records])
