@@ -1,7 +1,7 @@
 """How well a class-conditional model draws its classes: a classifier of real pictures reads its samples, and
 a classifier of samples alone reads real test pictures.
 
-    python benchmarks/class_samples.py MODEL FOLDER [--count 500] [--epochs 12]
+    python benchmarks/class_samples.py MODEL FOLDER [--count 500] [--guidance 2.5]
 
 FOLDER has class folders under train/ and test/ (`calotype data mnist`, `calotype data fashion-mnist`).
 """
@@ -38,7 +38,7 @@ def classifier() -> nn.Sequential:
 
 
 def fitted(pictures: Tensor, labels: Tensor, epochs: int) -> nn.Sequential:
-    """A classifier taught the pictures, mirrored and shifted by up to two pixels."""
+    """A classifier taught the pictures, shifted by up to two pixels."""
     torch.manual_seed(0)
     net, batch = classifier(), 128
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.01)
@@ -73,7 +73,7 @@ def real(folder: Path, split: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
 
 
 @torch.no_grad()
-def samples(path: Path, count: int) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+def samples(path: Path, count: int, guidance: float | None) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     """`count` pictures of each class by the model's own defaults, seeds from 0, and their labels."""
     model = native.load(path, device=DEVICE)
     own, schedule = model.config.defaults, model.denoiser.schedule
@@ -101,10 +101,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--guidance", type=float, help="Default: the model's own.")
     asked = parser.parse_args()
     pictures, labels, classes = real(asked.folder, "train")
     tested, truth, _ = real(asked.folder, "test")
-    drawn, meant, names = samples(asked.model, asked.count)
+    drawn, meant, names = samples(asked.model, asked.count, asked.guidance)
     if names != classes:
         parser.error(f"the model draws {', '.join(names)}, the folder holds {', '.join(classes)}")
     judge = fitted(pictures, labels, asked.epochs)

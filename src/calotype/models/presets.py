@@ -128,7 +128,7 @@ def mnist() -> ModelConfig:
         ),
         parameterization="v",
         schedule=ScheduleConfig("cosine"),
-        defaults=Defaults(steps=20, guidance=1.5, sampler="dpmpp_2m", grid="trailing"),
+        defaults=Defaults(steps=20, guidance=2.0, sampler="dpmpp_2m", grid="trailing"),
         classes=tuple("0123456789"),
     )
 

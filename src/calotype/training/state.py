@@ -47,8 +47,8 @@ class TrainState:
         for name, value in groups["optimizer"].items():
             owner, _, moment = name.rpartition("/")
             parameter = trained[owner]
-            if moment == "step":  # AdamW keeps its counter on the CPU
-                self.optimizer.state[parameter][moment] = value
+            if moment == "step":  # the fused AdamW keeps its counter where the parameter lies
+                self.optimizer.state[parameter][moment] = value.to(parameter.device)
             else:  # in the parameter's own memory layout, which the fused update takes for granted
                 self.optimizer.state[parameter][moment] = torch.empty_like(parameter).copy_(value)
         self.step = step
