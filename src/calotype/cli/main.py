@@ -10,12 +10,13 @@ import typer
 from calotype import __version__
 from calotype.cli.convert import convert
 from calotype.cli.data import fashion_mnist, icons, mnist, photos
+from calotype.cli.evaluate import audit, compare, evaluate
 from calotype.cli.generate import generate, replay
 from calotype.cli.inspect import inspect
 from calotype.cli.models import models
 from calotype.cli.restore import deblur, denoise, inpaint, upscale
 from calotype.cli.serve import serve
-from calotype.cli.train import evaluate, train_app
+from calotype.cli.train import train_app
 from calotype.cli.vary import vary
 from calotype.errors import CalotypeError
 
@@ -38,6 +39,8 @@ app.command("models")(models)
 app.command("convert")(convert)
 app.command("inspect")(inspect)
 app.command("evaluate")(evaluate)
+app.command("compare")(compare)
+app.command("audit")(audit)
 for _task in (denoise, inpaint, upscale, deblur):
     app.command(_task.__name__)(_task)
 app.command("serve")(serve)

@@ -1,10 +1,10 @@
-"""`calotype train …` and `calotype evaluate`."""
+"""`calotype train …`."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from calotype.models.config import ModelConfig
     from calotype.training.fit import Plan, Run
     from calotype.training.sessions import DataSet
@@ -65,7 +63,7 @@ def autoencoder(
     config = override(_recipe(recipe, model, AUTOENCODER_RECIPES, AutoencoderTraining), settings or ())
     preset = _preset(model)
     plan = Plan(out, resume, minutes, device, threads, inexact)
-    with _watching() as watch:
+    with watching() as watch:
         data = _read(folder, picture_size(config, preset), strict, watch)
     _complete(prepare_autoencoder(config, preset, data, plan, init_from=init_from), data, plan)
 
@@ -95,7 +93,7 @@ def text(
     config = override(_recipe(recipe, model, TEXT_RECIPES, TextTraining), settings or ())
     preset = _preset(model)
     plan = Plan(out, resume, minutes, device, threads, inexact)
-    with _watching() as watch:
+    with watching() as watch:
         data = _read(folder, picture_size(config, preset), strict, watch)
         run = prepare_text(
             config, preset, data, plan, autoencoder=autoencoder, init_from=init_from, watch=watch
@@ -142,7 +140,7 @@ def diffusion(
     if labels:
         preset = preset.of_classes(("",))  # their names come from the folder
     plan = Plan(out, resume, minutes, device, threads, inexact)
-    with _watching() as watch:
+    with watching() as watch:
         data = _read(folder, picture_size(config, preset), strict, watch)
         run = prepare_diffusion(
             config,
@@ -182,59 +180,9 @@ def pixels(
     config = override(_recipe(recipe, model, PIXEL_RECIPES, PixelTraining), settings or ())
     preset = _named("pixel model preset", model, PIXEL_PRESETS)()
     plan = Plan(out, resume, minutes, device, threads, inexact)
-    with _watching() as watch:
+    with watching() as watch:
         data = _read(folder, config.image_size or preset.size, strict, watch)
     _complete(prepare_pixels(config, preset, data, plan, init_from=init_from), data, plan)
-
-
-def evaluate(
-    model: Annotated[str, typer.Argument(help="A model's name or checkpoint, or an autoencoder's.")],
-    folder: Folder,
-    split: Annotated[str, typer.Option(help="Which split to measure on.")] = "test",
-    kinds: Annotated[
-        list[str] | None, typer.Option("--kind", help="Only pictures of this kind (emoji, colour, …).")
-    ] = None,
-    count: Annotated[int, typer.Option(min=1, help="At most so many pictures.")] = 1000,
-    out: Annotated[Path | None, typer.Option(help="Write the figures here as JSON.")] = None,
-    content: Annotated[
-        bool, typer.Option("--content", help="Also draw pictures and measure what they show.")
-    ] = False,
-    strict: Strict = False,
-) -> None:
-    """Measure a model on pictures it was not trained on."""
-    import json
-
-    from calotype.checkpoints.shelf import find
-    from calotype.evaluation import evaluate as measure
-
-    path = find(model)
-    shown: list[Image] = []
-    draw = _drawing(path, shown) if content else None
-    found = measure(
-        path, folder, split=split, kinds=kinds or (), count=count, strict=strict, out=out, draw=draw
-    )
-    print(json.dumps(found, indent=1))
-    if out is not None and shown:
-        from calotype.tasks.picture import contact_sheet
-
-        contact_sheet(shown).save(out.with_suffix(".png"))
-
-
-SHOWN = 64
-"""Pictures on the sheet beside the figures: the first that were asked for."""
-
-
-def _drawing(path: Path, shown: list[Image]) -> Callable[[Sequence[str], int], list[Image]]:
-    from calotype.tasks.studio import load
-
-    studio = load(str(path))
-
-    def draw(prompts: Sequence[str], seed: int) -> list[Image]:
-        pictures = studio.generate(list(prompts), seed=seed)
-        shown.extend(pictures[: SHOWN - len(shown)])
-        return pictures
-
-    return draw
 
 
 def _recipe(name: str | None, model: str, recipes: dict[str, Callable[[], C]], plain: Callable[[], C]) -> C:
@@ -263,7 +211,7 @@ def _named(what: str, name: str, things: dict[str, C]) -> C:
 
 
 @contextmanager
-def _watching() -> Iterator[Callable[[str, int, int], None]]:
+def watching() -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar for each thing that is prepared before the first step."""
     from rich.console import Console
     from rich.progress import Progress, TaskID

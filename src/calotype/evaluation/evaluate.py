@@ -8,16 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from calotype import __version__
 from calotype.checkpoints import native
 from calotype.data.folder import PictureFolder, Record
 from calotype.errors import InputError, OutputError
-from calotype.evaluation.content import Draw, content
+from calotype.evaluation.content import Draw, stack
+from calotype.evaluation.content import content as content_figures
 from calotype.evaluation.denoising import denoising_loss
+from calotype.evaluation.given import Clip
+from calotype.evaluation.protocol import engine, pixels_sha256
 from calotype.evaluation.reconstruction import reconstruction
+from calotype.evaluation.samples import sample_figures
 from calotype.networks.autoencoder import Autoencoder
+
+RESIZE = "shorter side by Lanczos, the middle square"
 
 
 def evaluate(
@@ -30,54 +33,75 @@ def evaluate(
     strict: bool = False,
     out: str | Path | None = None,
     draw: Draw | None = None,
+    content: bool = False,
+    samples: int = 0,
+    clip: str | Path | None = None,
 ) -> dict[str, Any]:
     """Measure a Calotype checkpoint on at most `count` pictures of a folder's `split`.
 
     `kinds` keeps the pictures whose record names one of these kinds.  Gives "protocol" (what was measured
-    on what), "reconstruction" (PSNR in dB and SSIM of the autoencoder, where there is one) and "denoising"
-    (the loss at low, middle and high noise, where there is a denoiser).
-    With `draw`, a function (prompts, seed) -> pictures that uses the same model, also "content": what its
-    pictures show (see `evaluation.content`), against the folder's training split.
+    on what), "reconstruction" (PSNR in dB and SSIM of the autoencoder, where there is one)
+    and "denoising" (the loss at low, middle and high noise, where there is a denoiser).
+    With `draw`, a function (prompts, seed) -> pictures that uses the same model, also, if `content`, what its
+    pictures show (see `evaluation.content`), against the folder's training split; and "samples", figures on
+    so many pictures drawn from the measured pictures' captions, against these (see `evaluation.samples`).
+    `clip`, a folder of transformers' with a CLIP, adds "clip_score" to these (needs the extra clip).
     `out` writes the same as JSON.  Raises InputError, DataError, CheckpointError or OutputError.
     """
     if count < 1:
         raise InputError(f"count is {count}; measure at least 1 picture.")
+    if (content or samples) and draw is None:
+        raise InputError("Figures on drawn pictures need `draw`, a function that draws them.")
+    if clip is not None and not samples:
+        raise InputError("CLIPScore is of drawn pictures; say how many to draw with samples.")
+    judge = Clip(Path(clip)) if clip is not None else None
     info = native.describe(model)
     size = info.config.size
     folder = dataset if isinstance(dataset, PictureFolder) else PictureFolder(dataset, size, split, strict)
     if kinds:
         folder.records = of_kinds(folder.records, kinds, folder.path)
-    folder.records = folder.records[:: max(1, len(folder.records) // count)][:count]
+    folder.records = thinned(folder.records, count)
     pictures = folder.load_all(size)
+    captions = captions_of(folder)
     found: dict[str, Any] = {
         "protocol": {
             "model": info.config.name,
             "weights_sha256": info.weights_hash,
-            "calotype": __version__,
-            "torch": torch.__version__,
+            **engine(),
             "data_sha256": folder.content_hash(),
+            "reference_sha256": pixels_sha256(pictures),
             "split": split,
             "kinds": list(kinds) or "all",
             "pictures": len(pictures),
             "skipped_files": len(folder.skipped),
             "size": size,
-            "precision": "float32",
+            "resize": RESIZE,
+            "seeds": "noise of picture i, and drawn picture i: i",
         }
     }
     if info.parameters.get("denoiser"):
         whole = native.load(model)
-        found["denoising"] = denoising_loss(whole, pictures, captions_of(folder))
+        found["denoising"] = denoising_loss(whole, pictures, captions)
         autoencoder = whole.autoencoder
     else:
         autoencoder = native.load_autoencoder(model)
     if isinstance(autoencoder, Autoencoder):
         found["reconstruction"] = reconstruction(autoencoder, pictures)
-    if draw is not None:
+    if draw is not None and samples:
+        asked = [captions[i % len(captions)] for i in range(samples)]
+        drawn = stack(draw(asked, 0))
+        found["samples"] = sample_figures(drawn, asked, pictures, captions, judge)
+    if draw is not None and content:
         training = PictureFolder(folder.path, size, "train")
-        found["content"] = content(draw, training, pictures, captions_of(folder))
+        found["content"] = content_figures(draw, training, pictures, captions)
     if out is not None:
-        _write(Path(out), found)
+        write(Path(out), found)
     return found
+
+
+def thinned(records: Sequence[Record], count: int) -> list[Record]:
+    """At most `count` of the records, evenly through their order."""
+    return list(records[:: max(1, len(records) // count)][:count])
 
 
 def of_kinds(records: Sequence[Record], kinds: Sequence[str], folder: Path) -> list[Record]:
@@ -95,7 +119,8 @@ def captions_of(folder: PictureFolder) -> list[str]:
     return [record.captions[0] if record.captions else "" for record in folder.records]
 
 
-def _write(path: Path, found: dict[str, Any]) -> None:
+def write(path: Path, found: dict[str, Any]) -> None:
+    """Figures as JSON, under a temporary name first; OutputError where they cannot be written."""
     partial = path.with_name(path.name + ".tmp")
     try:
         partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
+
+from calotype.evaluation.intervals import spread_of_halves
 
 
 def kernel(a: Tensor, b: Tensor) -> Tensor:
@@ -24,20 +25,13 @@ def _mmd(aa: Tensor, bb: Tensor, ab: Tensor) -> float:
 
 
 def kid(a: Tensor, b: Tensor, *, subsets: int = 100, seed: int = 0) -> dict[str, float]:
-    """KID of two sets of features (N D), (M D), with a 95 % interval from half-sized random subsets.
-
-    A subset without repeats, unlike a bootstrap resample, holds no pair of equal pictures, which would
-    pull the unbiased estimate up; its spread is scaled back to the whole sets'.
-    """
+    """KID of two sets of features (N D), (M D), with a 95 % interval from half-sized random subsets."""
     a, b = a.double(), b.double()
     aa, bb, ab = kernel(a, a), kernel(b, b), kernel(a, b)
     whole = _mmd(aa, bb, ab)
-    generator = torch.Generator().manual_seed(seed)
-    found = []
-    for _ in range(subsets):
-        i = torch.randperm(len(a), generator=generator)[: len(a) // 2]
-        j = torch.randperm(len(b), generator=generator)[: len(b) // 2]
-        found.append(_mmd(aa[i][:, i], bb[j][:, j], ab[i][:, j]))
-    # half of n drawn without repeats varies as the mean of n does: var(n/2) * (1 - 1/2) = var(n)
-    spread = torch.tensor(found, dtype=torch.float64).std().item()
+
+    def of_halves(i: Tensor, j: Tensor) -> float:
+        return _mmd(aa[i][:, i], bb[j][:, j], ab[i][:, j])
+
+    spread = spread_of_halves(of_halves, (len(a), len(b)), subsets=subsets, seed=seed)
     return {"kid": whole, "low": whole - 1.96 * spread, "high": whole + 1.96 * spread}

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from calotype.evaluation.intervals import with_intervals
 from calotype.networks.autoencoder import Autoencoder
 
 SSIM_WINDOW = 11
@@ -47,14 +48,14 @@ def similarity() -> Callable[[Pixels, Pixels], float] | None:
 
 
 @torch.no_grad()
-def reconstruction(autoencoder: Autoencoder, pictures: Tensor) -> dict[str, float]:
+def reconstruction(autoencoder: Autoencoder, pictures: Tensor) -> dict[str, Any]:
     """PSNR and SSIM of uint8 pictures (N 3 H W) through the mean latents, the result rounded to 8 bits.
 
     "psnr" is the mean of the pictures' own PSNR, "psnr_pooled" that of the pooled error,
     "psnr_worst_5_percent" the fifth percentile; "ssim" the mean of the pictures' own (Wang et al. 2004, by
     scikit-image, in windows with Gaussian weights), absent where that is not installed or a picture is
-    smaller than a window; latent mean and deviation say whether the diffusion
-    model gets unit variance.
+    smaller than a window; latent mean and deviation say whether the diffusion model gets unit variance.
+    "intervals" are 95 %, of resampled pictures.
     """
     device = next(autoencoder.parameters()).device
     errors, latents, likeness = [], [], []
@@ -71,12 +72,12 @@ def reconstruction(autoencoder: Autoencoder, pictures: Tensor) -> dict[str, floa
     # A picture given back without any error would have infinite PSNR: count it as half a grey level off.
     error = torch.cat(errors).clamp(min=(0.5 / 127.5) ** 2)
     z = torch.cat(latents)
-    each = psnr(error)
-    ssim = {"ssim": sum(likeness) / len(likeness)} if likeness else {}
-    return ssim | {
-        "psnr": float(each.mean()),
+    means = {"psnr": psnr(error)}
+    if likeness:
+        means["ssim"] = torch.tensor(likeness, dtype=torch.float64)
+    return with_intervals(means) | {
         "psnr_pooled": float(psnr(error.mean())),
-        "psnr_worst_5_percent": float(each.quantile(0.05)),
+        "psnr_worst_5_percent": float(means["psnr"].quantile(0.05)),
         "latent_mean": float(z.mean()),
         "latent_std": float(z.std()),
     }
