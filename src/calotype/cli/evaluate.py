@@ -1,4 +1,4 @@
-"""`calotype evaluate`, `calotype compare` and `calotype audit`."""
+"""`calotype evaluate`, `calotype compare`, `calotype audit` and `calotype report`."""
 
 from __future__ import annotations
 
@@ -117,6 +117,21 @@ def audit(
         from calotype.evaluation.sheets import save_sheet
 
         save_sheet(out.with_suffix(".png"), found.sheet, columns=8)
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="A training's folder.")],
+    figures: Annotated[Path | None, typer.Option(help="What `evaluate --out` wrote.")] = None,
+    audited: Annotated[Path | None, typer.Option("--audit", help="What `audit --out` wrote.")] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="The data set: shows held-out pictures through the autoencoder.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The page; RUN/report.html if not given.")] = None,
+) -> None:
+    """Tell how a training went, on one page: verdicts, curves, samples, figures, nearest pictures."""
+    from calotype.evaluation.report import report as tell
+
+    print(tell(run, figures=figures, audit=audited, pictures=pictures, out=out))
 
 
 SHOWN = 64

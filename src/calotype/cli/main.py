@@ -10,7 +10,7 @@ import typer
 from calotype import __version__
 from calotype.cli.convert import convert
 from calotype.cli.data import fashion_mnist, icons, mnist, photos
-from calotype.cli.evaluate import audit, compare, evaluate
+from calotype.cli.evaluate import audit, compare, evaluate, report
 from calotype.cli.generate import generate, replay
 from calotype.cli.inspect import inspect
 from calotype.cli.models import models
@@ -41,6 +41,7 @@ app.command("inspect")(inspect)
 app.command("evaluate")(evaluate)
 app.command("compare")(compare)
 app.command("audit")(audit)
+app.command("report")(report)
 for _task in (denoise, inpaint, upscale, deblur):
     app.command(_task.__name__)(_task)
 app.command("serve")(serve)
