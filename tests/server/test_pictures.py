@@ -173,7 +173,8 @@ def test_restorations_say_what_they_are(http: httpx.Client) -> None:
     assert [(found["kind"], found["seed"]) for found in end["pictures"]] == [
         *(("picture", 3), ("sample", 3), ("sample", 4), ("uncertainty", 3))
     ]
-    assert "sigma" not in http.post("/v1/read", content=http.get(end["pictures"][0]["url"]).content).text
+    told = http.post("/v1/read", content=http.get(end["pictures"][0]["url"]).content).json()["request"]
+    assert told == {"task": "denoise", "sigma": 25, "samples": 2, "steps": 1, "seed": 3}
     for fields, told in (
         ({"task": "inpaint"}, "needs a mask"),
         ({"task": "denoise", "model": "tiny"}, "name photo"),

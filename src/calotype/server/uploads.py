@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,10 @@ import PIL.Image
 
 from calotype.errors import InputError
 from calotype.server.refusal import Refusal
+from calotype.server.store import PICTURES
 from calotype.tasks import parameters
 from calotype.tasks.picture import KEY, Record
+from calotype.tasks.restoration import OWN, Restoration
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 
@@ -42,11 +45,22 @@ def told(data: bytes, most_pixels: int) -> Told:
         try:
             found = Record.from_json(record)
         except InputError:
-            return Told({}, text)
+            return Told(_restoration(record), text)
         return Told(
             found.request.model_dump(mode="json", exclude_defaults=True), text or parameters.write(found)
         )
     return Told(parameters.read(text), text)
+
+
+def _restoration(record: str) -> dict[str, Any]:
+    """The fields of a restoration's record but for its pictures; none where it is not one's."""
+    try:
+        fields = json.loads(record)["request"]
+        task = fields["task"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    known = Restoration.model_fields.keys() - {*PICTURES}
+    return {name: fields[name] for name in known & fields.keys()} if task in OWN else {}
 
 
 def opened(data: bytes, most_pixels: int) -> PIL.Image.Image:

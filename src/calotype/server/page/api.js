@@ -21,6 +21,11 @@ async function ask(path, options = {}) {
 export const get = async (path) => (await ask(path)).json();
 export const post = async (path, body) =>
   (await ask(path, { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } })).json();
+// A job's body is JSON, or a form that brings its pictures.
+export const submit = async (body) => {
+  const headers = typeof body === "string" ? { "Content-Type": "application/json" } : {};
+  return (await ask("/v1/jobs", { method: "POST", body, headers })).json();
+};
 export const send = async (path, file) =>
   (await ask(path, { method: "POST", body: file, headers: { "Content-Type": file.type } })).json();
 export const remove = (path) => ask(path, { method: "DELETE" });

@@ -1,10 +1,13 @@
 // The page: a form that makes jobs, a stage that watches one, a gallery of all that are done.
 
-import { Refused, address, events, get, post, remove, send, setToken } from "./api.js";
+import { Refused, address, events, get, post, remove, send, setToken, submit } from "./api.js";
+import { compare } from "./compare.js";
+import * as tasks from "./tasks.js";
 import { otherLanguage, speak, word } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
-const FIELDS = ["prompt", "negative", "model", "count", "width", "height", "steps", "guidance", "sampler", "grid", "seed"];
+const FIELDS = ["prompt", "negative", "model", "count", "width", "height", "steps", "guidance", "sampler", "grid", "seed",
+  "task", "strength", "samples", "passes", "sigma", "scale"];
 const pictures = []; // of the gallery, the newest first: {url, prompt, seed, job}
 let models = [];
 let current = null; // the job that is watched
@@ -30,10 +33,11 @@ function useDefaults() {
 }
 
 function outputs() {
-  for (const name of ["steps", "guidance"]) $(`${name}-now`).value = $(name).value;
+  for (const name of ["steps", "guidance", "strength"]) $(`${name}-now`).value = $(name).value;
 }
 
 function request() {
+  if (tasks.restores()) return tasks.restoration();
   const asked = { prompts: $("prompt").value, negative: $("negative").value, model: $("model").value };
   for (const name of ["count", "width", "height", "steps", "guidance"]) {
     if ($(name).value !== "") asked[name] = Number($(name).value);
@@ -47,6 +51,11 @@ function request() {
 function fill(told, seed = told.seed) {
   if (told.model && models.some((model) => model.id === told.model)) $("model").value = told.model;
   useDefaults();
+  tasks.recall(told);
+  if (tasks.restores()) {
+    $("seed").value = seed ?? "";
+    return remember();
+  }
   $("prompt").value = told.prompts?.[0] ?? "";
   $("negative").value = told.negative ?? "";
   for (const name of ["width", "height", "steps", "guidance", "sampler", "grid"]) {
@@ -66,6 +75,7 @@ function recall() {
   for (const name of FIELDS) if (kept[name] !== undefined) $(name).value = kept[name];
   if (!$("model").value) $("model").value = models.find((model) => model.default).id;
   outputs();
+  tasks.arrange();
 }
 
 function complain(error) {
@@ -78,19 +88,22 @@ async function draw(event) {
   event?.preventDefault();
   if (!$("form").reportValidity()) return;
   $("problem").textContent = "";
+  if (tasks.needsPicture()) return void ($("problem").textContent = word("need"));
   try {
-    await watch(await post("/v1/jobs", request()));
+    const before = tasks.restores() ? tasks.picture() : null;
+    await watch(await submit(await tasks.body(request())), before);
   } catch (error) {
     complain(error);
   }
 }
 
-async function watch(job) {
+async function watch(job, before = null) {
   current?.stop.abort();
   const mine = (current = { id: job.id, stop: new AbortController() });
   localStorage.setItem("watched", job.id);
   $("cancel").disabled = false;
   $("fresh").replaceChildren();
+  compare(null);
   $("problem").textContent = "";
   $("state").textContent = word("queued", { n: job.position ?? 0 });
   try {
@@ -98,7 +111,7 @@ async function watch(job) {
       if (name === "progress") progress(data);
       else if (name === "preview") show(data.image, word("preview"));
       else if (name === "picture") await finished(data, job);
-      else if (name === "end") over(data);
+      else if (name === "end") await over(data, before);
     }
   } catch (error) {
     if (error.name !== "AbortError") complain(error);
@@ -131,7 +144,16 @@ async function finished(data, job) {
   $("gallery").prepend(await tile(picture));
 }
 
-function over(job) {
+async function over(job, before) {
+  const of = async (kind) => {
+    const found = job.pictures.find((picture) => picture.kind === kind);
+    return found && address(found.url);
+  };
+  const after = await of("picture");
+  if (before && after) {
+    show(after, word("after_picture"));
+    compare(before, after, await of("uncertainty"));
+  }
   $("state").textContent = [word(job.state), ...job.notices].join(" · ");
   $("progress").value = job.progress.fraction;
   if (job.error) $("problem").textContent = job.error;
@@ -186,9 +208,8 @@ async function view(place) {
   $("viewer-image").src = url;
   $("viewer-image").alt = word("picture", picture);
   $("viewer-prompt").textContent = picture.prompt;
-  $("viewer-facts").textContent =
-    `${asked.model} · ${asked.width}×${asked.height} · ${asked.sampler} · ${asked.steps} · ` +
-    `${word("seed_of")} ${picture.seed}`;
+  const size = asked.task ? word(`kind_${picture.kind}`) : `${asked.width}×${asked.height} · ${asked.sampler}`;
+  $("viewer-facts").textContent = `${asked.model} · ${size} · ${asked.steps} · ${word("seed_of")} ${picture.seed}`;
   $("save").href = url;
   $("save").download = `calotype-${picture.seed}.png`;
   $("before").disabled = place === 0;
@@ -221,12 +242,22 @@ async function read(file) {
     if (Object.keys(told.request).length === 0) throw new Refused(422, word("silent"));
     fill(told.request);
     $("problem").textContent = "";
-    $("state").textContent = word("told");
+    $("state").textContent = word(tasks.needsPicture() ? "anew" : "told");
   } catch (error) {
     complain(error);
   }
 }
 
+
+async function begin(file) {
+  try {
+    const bitmap = await tasks.choose(file);
+    $("problem").textContent = "";
+    if (tasks.task() === "edit") [$("width").value, $("height").value] = tasks.sizes(bitmap, modelNow());
+  } catch {
+    $("problem").textContent = word("unreadable");
+  }
+}
 
 function choices(select, names) {
   const own = new Option(word("auto"), "");
@@ -237,7 +268,10 @@ function choices(select, names) {
 async function start() {
   try {
     const [offered, list] = await Promise.all([get("/v1/choices"), get("/v1/models")]);
-    models = list.data;
+    models = list.data.filter((model) => model.kind === "draw");
+    for (const name of ["denoise", "upscale"]) {
+      $("task").querySelector(`[value=${name}]`).disabled = !list.data.some((model) => model.kind === "restore");
+    }
     $("model").replaceChildren(...models.map((model) => new Option(model.id, model.id, model.default, model.default)));
     choices($("sampler"), Object.keys(offered.samplers));
     choices($("grid"), offered.grids);
@@ -268,6 +302,7 @@ $("close").addEventListener("click", () => $("viewer").close());
 $("before").addEventListener("click", () => view(shown - 1));
 $("after").addEventListener("click", () => view(shown + 1));
 $("file").addEventListener("change", () => $("file").files[0] && read($("file").files[0]));
+$("image").addEventListener("change", () => $("image").files[0] && begin($("image").files[0]));
 $("door").addEventListener("close", () => {
   setToken($("token").value);
   start();
@@ -283,7 +318,9 @@ for (const name of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(name, (event) => {
     event.preventDefault();
     document.body.classList.toggle("dragging", name === "dragover");
-    if (name === "drop" && event.dataTransfer.files[0]) read(event.dataTransfer.files[0]);
+    if (name === "drop" && event.dataTransfer.files[0]) {
+      (event.target.closest?.("label")?.htmlFor === "image" ? begin : read)(event.dataTransfer.files[0]);
+    }
   });
 }
 speak();

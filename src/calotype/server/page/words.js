@@ -13,6 +13,14 @@ export const WORDS = {
     cancelled: "Cancelled", told: "The picture's settings are in the form.", silent: "This picture does not say how it was made.",
     seed_of: "seed", waiting: "{n} at work", offline: "The server does not answer.", picture: "Picture: {prompt}",
     preview: "The picture while it is drawn", sure: "Delete this job and all its pictures?",
+    kind_picture: "the result", kind_sample: "a sample", kind_uncertainty: "where the samples differ",
+    restore: "Restore", task: "Task", task_draw: "Draw from words", task_edit: "Change a picture", task_denoise: "Take the noise from a photograph",
+    task_upscale: "Enlarge a photograph", choose: "Choose a picture, or drop it here", strength: "How much is changed",
+    mask: "The picture to paint on", mask_help: "Paint what is to be drawn anew; paint nothing to change all of it. Keys: arrows move, space paints, Ctrl Z undoes, Delete clears.",
+    brush: "Brush", undo: "Undo", clear: "Clear", samples: "Samples", sigma: "Noise, of 255", sigma_hint: "estimated", scale: "Times larger",
+    edge: "Before and after", before_picture: "The picture before", after_picture: "The picture after",
+    map: "Where the samples differ: bright is unsure", need: "Choose a picture first.", progress: "Progress",
+    unreadable: "This file is no picture that can be shown.", anew: "The picture's settings are in the form; choose the picture it began from.",
   },
   zh: {
     draw: "画什么", prompt: "提示词", prompt_hint: "一个红苹果", negative: "要避开的内容",
@@ -26,6 +34,14 @@ export const WORDS = {
     cancelled: "已取消", told: "图片的设置已填入表单。", silent: "这张图片没有说明是怎样生成的。",
     seed_of: "种子", waiting: "{n} 个任务进行中", offline: "服务器没有回应。", picture: "图片：{prompt}",
     preview: "正在生成的图片", sure: "删除这个任务和它的所有图片？",
+    kind_picture: "结果", kind_sample: "一次采样", kind_uncertainty: "采样的差异",
+    restore: "开始处理", task: "任务", task_draw: "用文字画图", task_edit: "修改图片", task_denoise: "照片去噪",
+    task_upscale: "放大照片", choose: "选择图片，或拖到这里", strength: "修改程度",
+    mask: "在图片上涂抹", mask_help: "涂抹要重画的部分；不涂抹则修改整张图片。键盘：方向键移动，空格涂抹，Ctrl Z 撤销，Delete 清除。",
+    brush: "画笔大小", undo: "撤销", clear: "清除", samples: "采样数", sigma: "噪声（满值 255）", sigma_hint: "自动估计", scale: "放大倍数",
+    edge: "处理前后", before_picture: "处理前的图片", after_picture: "处理后的图片",
+    map: "各次采样的差异：越亮越不确定", need: "请先选择图片。", progress: "进度",
+    unreadable: "此文件不是可以显示的图片。", anew: "图片的设置已填入表单；请选择它的原图。",
   },
 };
 
@@ -43,6 +59,7 @@ export function speak(next = language) {
   for (const node of document.querySelectorAll("[data-word]")) node.textContent = word(node.dataset.word);
   for (const node of document.querySelectorAll("[data-hint]")) node.placeholder = word(node.dataset.hint);
   for (const node of document.querySelectorAll("[data-label]")) node.setAttribute("aria-label", word(node.dataset.label));
+  for (const node of document.querySelectorAll("[data-alt]")) node.alt = word(node.dataset.alt);
   const other = document.getElementById("language");
   other.textContent = word("other_language");
   other.lang = language === "zh" ? "en" : "zh";

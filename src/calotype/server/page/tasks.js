@@ -1,0 +1,84 @@
+// What a job begins from: the task that is chosen, its picture and mask, and its own settings.
+
+import { Mask } from "./mask.js";
+import { word } from "./words.js";
+
+const $ = (id) => document.getElementById(id);
+export const TASKS = ["draw", "edit", "denoise", "upscale"];
+
+let file = null;
+let shown = null; // an address of it
+const mask = new Mask($("mask"), () => {
+  $("undo").disabled = $("clear").disabled = mask.empty;
+});
+
+export const task = () => $("task").value;
+export const restores = () => task() === "denoise" || task() === "upscale";
+export const picture = () => shown;
+
+// Shows the fields of the task, and hides the others.
+export function arrange() {
+  for (const node of document.querySelectorAll("[data-for]")) {
+    node.hidden = !node.dataset.for.split(" ").includes(task());
+    for (const field of node.matches("input, textarea, select") ? [node] : node.querySelectorAll("input, textarea, select")) {
+      field.disabled = node.hidden;
+    }
+  }
+  const name = $("go").firstElementChild;
+  name.dataset.word = restores() ? "restore" : "go";
+  name.textContent = word(name.dataset.word);
+  $("painting").hidden = task() !== "edit" || !file;
+  $("begun").hidden = !restores() || !file;
+}
+
+export async function choose(chosen) {
+  const bitmap = await createImageBitmap(chosen);
+  if (shown) URL.revokeObjectURL(shown);
+  file = chosen;
+  shown = URL.createObjectURL(chosen);
+  $("begun").src = shown;
+  $("chosen").textContent = `${chosen.name} · ${bitmap.width}×${bitmap.height}`;
+  mask.show(bitmap);
+  arrange();
+  return bitmap;
+}
+
+// The size to draw a picture in: its own, brought near to what the model was trained on.
+export function sizes({ width, height }, { size, multiple_of }) {
+  const scale = Math.max(width, height) > 2 * size ? size / Math.max(width, height) : 1;
+  return [width, height].map((side) => Math.max(multiple_of, Math.round((side * scale) / multiple_of) * multiple_of));
+}
+
+export function restoration() {
+  const asked = { task: task(), samples: Number($("samples").value), steps: Number($("passes").value) };
+  if (task() === "upscale") asked.scale = Number($("scale").value);
+  if ($("sigma").value) asked.sigma = Number($("sigma").value);
+  if ($("seed").value.trim()) asked.seed = $("seed").value.trim();
+  return asked;
+}
+
+// The body of the job: JSON where it begins from nothing, else a form with the pictures.
+export async function body(asked) {
+  if (task() === "draw") return JSON.stringify(asked);
+  const form = new FormData();
+  if (task() === "edit") asked = { ...asked, strength: Number($("strength").value) };
+  form.set("request", JSON.stringify(asked));
+  form.set("image", file);
+  if (task() === "edit" && !mask.empty) form.set("mask", await mask.blob(), "mask.png");
+  return form;
+}
+
+export function recall(told) {
+  $("task").value = told.task in { denoise: 1, upscale: 1 } ? told.task : told.image ? "edit" : "draw";
+  for (const [name, value] of [["samples", told.samples], ["passes", told.task && told.steps], ["scale", told.scale], ["sigma", told.sigma], ["strength", told.strength]]) {
+    if (value !== undefined && value !== null) $(name).value = value;
+  }
+  arrange();
+}
+
+export const needsPicture = () => task() !== "draw" && !file;
+
+$("task").addEventListener("change", arrange);
+$("brush").addEventListener("input", () => (mask.brush = Number($("brush").value)));
+$("undo").addEventListener("click", () => mask.undo());
+$("clear").addEventListener("click", () => mask.clear());
