@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import PIL.PngImagePlugin
 import pytest
 import skimage.data
 
@@ -122,3 +123,27 @@ def test_pictures_are_marked_and_still_replayed(
     assert "record            none" in told
     assert "at scale 1.00" in told
     assert "no C2PA manifest" in told
+
+
+@pytest.mark.parametrize(
+    ("record", "code", "told"),
+    [
+        ({"request": {"task": "denoise", "sigma": 25}}, 0, "sigma             25"),
+        ({"settings": {"steps": 3}}, 0, "made by Calotype 0.1.0, shareable"),
+        ({"settings": [3]}, 2, "parts of the wrong kind"),
+        ({"request": {}, "content": 5}, 2, "parts of the wrong kind"),
+        ({}, 2, "record is damaged"),
+    ],
+)
+def test_records_of_all_kinds_are_shown(
+    record: dict[str, object], code: int, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = PIL.PngImagePlugin.PngInfo()
+    whole = {"calotype_version": "0.1.0", "model_name": "photo", "weights_sha256": "ab"}
+    info.add_itxt("calotype", json.dumps(whole | record))
+    PIL.Image.new("RGB", (32, 32)).save(tmp_path / "x.png", pnginfo=info)
+    assert cli.run(["inspect", str(tmp_path / "x.png")]) == code
+    captured = capsys.readouterr()
+    assert told in captured.out + captured.err
+    assert "calotype replay" not in captured.out
+    assert captured.err.count("\n") == (code != 0)

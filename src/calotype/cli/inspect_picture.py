@@ -64,7 +64,8 @@ def _record(record: dict[str, Any] | None, path: Path) -> list[tuple[str, str]]:
     for name, value in record["request" if full else "settings"].items():
         if value not in (None, {}, "", []):
             rows.append((name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
-    return [*rows, ("again", f"calotype replay {path}")] if full else rows
+    drawn = full and "prompts" in record["request"]  # a restoration is made from its photograph
+    return [*rows, ("again", f"calotype replay {path}")] if drawn else rows
 
 
 def _mark(found: Detection) -> str:

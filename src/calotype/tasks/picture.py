@@ -205,14 +205,21 @@ def opened(path: str | Path) -> tuple[PIL.Image.Image, str | None]:
 
 
 def stored(text: str) -> dict[str, Any]:
-    """A record's text as it stands, full or shareable; InputError where it is damaged."""
+    """A record's text as it stands: full or shareable, of a picture drawn or restored.
+
+    Raises InputError where it is damaged.
+    """
     try:
         told: dict[str, Any] = json.loads(text)
-        if "settings" not in told:
-            Record.from_json(text)
-        _ = (told["calotype_version"], told["model_name"], told["weights_sha256"])
+        asked = told["request"] if "request" in told else told["settings"]
+        whole = all(
+            isinstance(told[key], str) for key in ("calotype_version", "model_name", "weights_sha256")
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"The picture's {KEY} record is damaged ({error!r}).") from None
+    content = told.get("content")
+    if not (whole and isinstance(asked, dict) and (content is None or isinstance(content, dict))):
+        raise InputError(f"The picture's {KEY} record is damaged; it has parts of the wrong kind.")
     return told
 
 
