@@ -87,7 +87,10 @@ def samples(path: Path, count: int, guidance: float | None) -> tuple[Tensor, Ten
         noise = PictureNoise(part.tolist())
         x = noise(torch.zeros(len(part), 3, 28, 28, device=DEVICE)) * sigmas[0]
         for step in SAMPLERS[own.sampler](
-            guided(model.denoiser, (told, none), own.guidance), x, sigmas, noise
+            guided(model.denoiser, (told, none), own.guidance if guidance is None else guidance),
+            x,
+            sigmas,
+            noise,
         ):
             x = step.x
         drawn.append(((x.mean(1, keepdim=True).clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1)

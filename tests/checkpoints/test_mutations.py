@@ -1,4 +1,4 @@
-"""Spoilt checkpoints of every format end in one clear sentence or a load that works, in bounded time and memory."""
+"""Spoilt checkpoints of every format end in one clear sentence or a load that works, within bounds."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def bounds() -> Iterator[None]:
     """Within it, a file that takes too long or asks for too much memory is an error that fails the test."""
 
     def late(number: int, frame: FrameType | None) -> None:
+        del number, frame
         raise AssertionError(f"after {SECONDS} s it is still at it")
 
     has = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
