@@ -248,5 +248,7 @@ def _complete(run: Run, data: DataSet, plan: Plan) -> None:
     from calotype.training.api import complete
 
     report = complete(run, progress=True, extra={"skipped_files": len(data.skipped)})
+    if not run.main:
+        return
     state = "finished" if report["finished"] else "stopped early; go on with --resume"
     print(f"{plan.folder / 'model.safetensors'}  step {report['step']} of {report['steps']}, {state}")
