@@ -150,20 +150,49 @@ def test_other_weights_are_not_replayed(tiny_file: Path, capsys: pytest.CaptureF
 def test_finished_latents_survive_a_failing_decoder(
     here: Path, tiny_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from safetensors.torch import load_file
+    from calotype.tasks import latents
 
-    from calotype.tasks import generate
+    asked = ("generate", "x", "--model", tiny_file, "--count", 2, "--seed", 3, "--steps", 1)
+    assert run(capsys, *asked, "-o", "whole.png")[0] == 0
+    decode, left = latents.decode, iter([True])
 
-    def fail(*_: object) -> None:
+    def fail_second(*arguments: object) -> PIL.Image.Image:
+        if next(left, None):
+            return decode(*arguments)  # type: ignore[arg-type]
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(generate, "decode", fail)
-    code, out, err = run(capsys, "generate", "x", "--model", tiny_file, "--count", 2, "-o", "out.png")
-    assert (code, out) == (1, "")
+    with monkeypatch.context() as broken:
+        broken.setattr(latents, "decode", fail_second)
+        code, out, err = run(capsys, *asked, "-o", "out.png")
+    assert (code, out) == (1, "out-0.png\n")
     assert "out of memory" in err
-    assert "out-0.latents.safetensors" in err
-    assert load_file("out-0.latents.safetensors")["1"].shape == (4, 8, 8)
-    assert [path.name for path in here.iterdir()] == ["out-0.latents.safetensors"]
+    assert "calotype decode out-1.latents.safetensors" in err
+    names = ["out-0.png", "out-1.latents.safetensors", "whole-0.png", "whole-1.png"]
+    assert sorted(path.name for path in here.iterdir()) == names
+    code, out, _ = run(capsys, "decode", "out-1.latents.safetensors")
+    assert (code, out) == (0, "out-1.png\n")
+    (image, record), (whole, told) = files.read("out-1.png"), files.read("whole-1.png")
+    assert record == told
+    assert image.tobytes() == whole.tobytes()
+    code, _, err = run(capsys, "decode", tiny_file)
+    assert code == 2
+    assert "holds no latents that Calotype kept" in err
+
+
+@pytest.mark.usefixtures("here")
+def test_finished_latents_survive_a_killed_process(tiny_file: Path) -> None:
+    """As the system ends one that takes too much memory."""
+    script = (
+        "import os, signal\n"
+        "from calotype.cli import main\n"
+        "from calotype.tasks import latents\n"
+        "latents.decode = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"main.run(['generate', 'x', '--model', {str(tiny_file)!r}, '--steps', '1', '-o', 'out.png'])\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
+    assert [path.name for path in Path().iterdir()] == ["out.latents.safetensors"]
+    assert cli.run(["decode", "out.latents.safetensors"]) == 0
+    assert files.read("out.png")[0].size == (32, 32)
 
 
 def test_a_cut_prompt_is_told(here: Path, tiny_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

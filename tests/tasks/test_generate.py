@@ -17,8 +17,9 @@ from calotype.errors import InputError
 from calotype.models.config import ScheduleConfig
 from calotype.models.latent_diffusion import LatentDiffusion, build
 from calotype.models.presets import tiny
-from calotype.tasks.generate import Drawn, Encoded, Event, Notice, Progress, decode, generate
+from calotype.tasks.generate import Drawn, Encoded, Event, Notice, Progress, generate
 from calotype.tasks.picture import Picture
+from calotype.tasks.pixels import decode
 from calotype.tasks.request import Request
 
 

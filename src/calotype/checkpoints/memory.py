@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+
+import torch
 
 from calotype.models.config import ModelConfig
 
@@ -50,8 +53,39 @@ def _unet(config: ModelConfig) -> int:
 
 
 def _decoder(config: ModelConfig) -> int:
-    """Of the finest level, which takes the maps of the next coarser one as they are enlarged."""
+    return decoding(config, config.size**2)
+
+
+def decoding(config: ModelConfig, pixels: int, itemsize: int = FLOAT) -> int:
+    """The decoder's maps for a picture of so many pixels, in numbers of `itemsize` bytes: those of the finest
+    level, which takes the maps of the next coarser one as they are enlarged.
+    """
     if config.autoencoder is None:
         return 0
     channels = config.autoencoder.block_channels
-    return FLOAT * 3 * channels[min(1, len(channels) - 1)] * config.size**2
+    return itemsize * 3 * channels[min(1, len(channels) - 1)] * pixels
+
+
+def free(device: torch.device) -> int | None:
+    """Bytes that can be taken on the device without harm, None where nobody says.
+
+    On Linux within the limit of the container, if it has one.
+    """
+    if device.type == "cuda":
+        reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + reserved
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    try:
+        told = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+        found = 1024 * next(int(line[1]) for line in told if line[0] == "MemAvailable:")
+    except (OSError, StopIteration):
+        return None
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((group / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+        cached = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+        spare = sum(int(size) for name, size in cached if name in ("active_file", "inactive_file"))
+        return found if limit == "max" else min(found, int(limit) - int(used) + spare)
+    except OSError:
+        return found

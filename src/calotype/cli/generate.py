@@ -17,9 +17,9 @@ from calotype.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from calotype.safety.policy import Safety
+    from calotype.tasks.generate import Drawn
     from calotype.tasks.picture import Picture
     from calotype.tasks.request import Request
 
@@ -246,7 +246,7 @@ def draw(
         sheets = [] if places.sheet is None else files.output_paths(places.sheet, 1)
         animations = [] if places.animation is None else [_animation(places.animation, places.fps)]
         files.check_writable([*sheets, *animations])
-        _set_threads(threads)
+        set_threads(threads)
         place, path = pick_device(device), shelf.find(request.model, fetch=not offline)
         if probe:
             prediction = _probe(path, place, prediction, vae)
@@ -256,24 +256,27 @@ def draw(
         files.check_writable(paths)
         loaded = found.load(place)
     pictures: list[Picture] = []
-    undecoded: dict[int, Tensor] = {}
+    kept: dict[int, Path] = {}
     try:
         for event in _watched(guarded(loaded, asked, guards), clock):
             if isinstance(event, Drawn):
-                undecoded |= dict(zip(event.indices, event.latents, strict=True))
+                with clock.stage("write"):
+                    kept |= _keep(event, paths)
             elif isinstance(event, Picture):
                 with clock.stage("write"):
                     event.save(paths[event.index])
-                del undecoded[event.index]
+                    if event.index in kept:
+                        kept.pop(event.index).unlink(missing_ok=True)
                 pictures.append(event)
                 print(paths[event.index], flush=True)
-                _tell(event)
+                tell(event)
     except Exception as error:
-        rescued = _rescue(undecoded, paths)
-        if rescued is None:
+        if not kept:
             raise
+        files_kept = " ".join(str(kept[index]) for index in sorted(kept))
         raise OutputError(
-            f"A picture could not be decoded or written ({error}); its latents are kept in {rescued}."
+            f"A picture could not be decoded or written ({error}); the latents are kept: "
+            f"calotype decode {files_kept}"
         ) from error
     with clock.stage("write"):
         images = [picture.image for picture in pictures]
@@ -317,7 +320,7 @@ def replay(
     record.request.check_sources()
     if output is not None:
         files.check_writable(files.output_paths(output, 1))
-    _set_threads(threads)
+    set_threads(threads)
     # a name that only the picture gives is never fetched
     path = _its_model(record.request.model) if model is None else shelf.find(model, fetch=True)
     loaded = shelf.load(path, pick_device(device), prediction=prediction, vae=vae)
@@ -344,7 +347,7 @@ def _its_model(name: str) -> Path:
         ) from None
 
 
-def _tell(picture: Picture) -> None:
+def tell(picture: Picture) -> None:
     """What the content check says of a picture, where it says anything."""
     if picture.withheld is not None:
         print(f"calotype: {picture.withheld}", file=sys.stderr)
@@ -401,20 +404,20 @@ def _bar() -> Iterator[Any]:
         yield lambda event: bar.update(task, total=event.steps, completed=getattr(event, "done", 0))
 
 
-def _rescue(undecoded: dict[int, Tensor], paths: list[Path]) -> Path | None:
-    """Keep finished latents beside the pictures they were to become; the file, or None if that fails too."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+def _keep(drawn: Drawn, paths: list[Path]) -> dict[int, Path]:
+    """Finished latents beside the pictures they are to become; where that fails, the run goes on without."""
+    from calotype.tasks import latents as kept
 
-    if not undecoded:
-        return None
-    place = paths[min(undecoded)].with_suffix(".latents.safetensors")
-    try:
-        save_file({str(i): latents.contiguous().cpu() for i, latents in undecoded.items()}, place)
-    except (OSError, SafetensorError):
-        place.unlink(missing_ok=True)
-        return None
-    return place
+    found: dict[int, Path] = {}
+    for index, latents, record in zip(drawn.indices, drawn.latents, drawn.records, strict=True):
+        place = kept.beside(paths[index])
+        try:
+            kept.write(place, latents, record)
+        except OutputError as error:
+            print(f"calotype: {error}", file=sys.stderr)
+            return found
+        found[index] = place
+    return found
 
 
 def _options(given: list[str]) -> dict[str, float]:
@@ -456,7 +459,7 @@ def _animation(name: str, fps: float) -> Path:
     return Path(name)
 
 
-def _set_threads(threads: int | None) -> None:
+def set_threads(threads: int | None) -> None:
     import torch
 
     if threads is None:

@@ -10,6 +10,7 @@ import typer
 from calotype import __version__
 from calotype.cli.convert import convert
 from calotype.cli.data import fashion_mnist, icons, mnist, photos
+from calotype.cli.decode import decode
 from calotype.cli.evaluate import audit, compare, evaluate, report
 from calotype.cli.generate import generate, replay
 from calotype.cli.inspect import inspect
@@ -34,6 +35,7 @@ data_app.command("mnist")(mnist)
 data_app.command("fashion-mnist")(fashion_mnist)
 app.command("generate")(generate)
 app.command("replay")(replay)
+app.command("decode")(decode)
 app.command("vary")(vary)
 app.command("models")(models)
 app.command("convert")(convert)

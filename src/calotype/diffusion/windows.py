@@ -63,7 +63,7 @@ class Windows:
     """
 
     def __init__(self, size: tuple[int, int], window: tuple[int, int], wrap: tuple[bool, bool]) -> None:
-        self.size = size
+        self.size, self.window = size, window
         self._down, self._across = (_Axis.laid(*axis) for axis in zip(size, window, wrap, strict=True))
         self._places = [
             (i, j) for i in range(len(self._down.starts)) for j in range(len(self._across.starts))

@@ -13,9 +13,9 @@ from calotype.models.latent_diffusion import LatentDiffusion
 from calotype.tasks.adapted import Adapted
 from calotype.tasks.canvas import canvas
 from calotype.tasks.condition import Conditions, condition_of
-from calotype.tasks.cut import cut
+from calotype.tasks.latents import develop
 from calotype.tasks.picture import Picture, Record
-from calotype.tasks.pixels import decode
+from calotype.tasks.pixels import fitting
 from calotype.tasks.request import Request, ResolvedRequest
 from calotype.tasks.start import plan
 from calotype.tasks.steady import batch_size
@@ -51,10 +51,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class Drawn:
-    """The latents (B C h w) of the pictures `indices` are finished; keep them, decoding may yet fail."""
+    """The latents (B C h w) of the pictures `indices` are finished, with their records; keep them, decoding
+    may yet fail.
+    """
 
     indices: range
     latents: Tensor
+    records: tuple[Record, ...]
 
 
 Event = Notice | Encoded | Progress | Drawn | Picture
@@ -85,15 +88,16 @@ def generate(model: LatentDiffusion, request: Request) -> Iterator[Event]:
                 done += 1
                 x = step.x
                 yield Progress(indices, step, done, total)
-        yield Drawn(indices, x)
+        records = tuple(Record(asked.alone(i), model.config.name, model.weights_hash) for i in indices)
+        yield Drawn(indices, x, records)
         if not bool(x.isfinite().all()):
             yield Notice("The sampler ran off to infinity; try another sampler or grid, or less guidance.")
-        for i, latents in zip(indices, x, strict=True):
-            record = Record(asked.alone(i), model.config.name, model.weights_hash)
-            image = decode(model, latents, way.windows).crop((0, 0, asked.width, asked.height))
-            if asked.wrap is not None and given is None:
-                image, latents = cut(image, latents, asked.wrap)
-            yield Picture(image if given is None else given.restored(image), latents, record, i)
+        windows = way.windows or fitting(model, *way.shape()[1:])
+        if windows is not None and way.windows is None and indices.start == 0:
+            side = windows.window[0] * model.config.factor
+            yield Notice(f"Memory is short; pictures are decoded in tiles of {side} pixels.")
+        for i, latents, record in zip(indices, x, records, strict=True):
+            yield develop(model, latents, record, i, windows, given)
 
 
 def _notices(model: LatentDiffusion, request: ResolvedRequest) -> Iterator[Notice]:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import PIL.Image
 import torch
 from torch import Tensor
 
+from calotype.checkpoints import memory
 from calotype.diffusion.windows import Windows, mapped
 from calotype.models.latent_diffusion import LatentDiffusion
 from calotype.tasks.request import ResolvedRequest
+
+LEAST = 16
+"""Latents a side of the smallest windows in which a decoder still sees enough around each."""
 
 
 def windows_of(model: LatentDiffusion, request: ResolvedRequest) -> Windows | None:
@@ -39,15 +45,57 @@ def encode_pixels(model: LatentDiffusion, pixels: Tensor, windows: Windows | Non
 
 @torch.no_grad()
 def decode(model: LatentDiffusion, latents: Tensor, windows: Windows | None = None) -> PIL.Image.Image:
-    """One picture's latents (C h w) to its picture, alone: so it needs least memory and no one's company."""
+    """One picture's latents (C h w) to its picture, alone: so it needs least memory and no one's company.
+
+    Where the whole at once turns out to be too much for the memory, windows are tried, ever smaller ones.
+    """
     weight = next(model.autoencoder.parameters(), latents)
 
     def whole(part: Tensor) -> Tensor:
         return model.autoencoder.decode(part.to(weight.device, weight.dtype)).float()
 
     x = latents[None]
-    pixels = whole(x) if windows is None else mapped(windows, whole, x, 1, model.config.factor)
-    return to_image(pixels[0])
+    smaller = [] if windows is not None else list(_ever_smaller(*latents.shape[-2:]))
+    while True:
+        try:
+            pixels = whole(x) if windows is None else mapped(windows, whole, x, 1, model.config.factor)
+            return to_image(pixels[0])
+        except RuntimeError as error:
+            if not (_out_of_memory(error) and smaller):
+                raise
+        windows = smaller.pop(0)  # outside of the handler, whose traceback holds on to the maps
+
+
+def fitting(model: LatentDiffusion, height: int, width: int) -> Windows | None:
+    """The windows in which latents (C h w) can be decoded in the memory that is free; None for all at once.
+
+    The estimate must come first: on a CPU the system ends a process that takes too much, without a word.
+    """
+    free = memory.free(model.device)
+    itemsize = next(model.autoencoder.parameters(), torch.empty(0)).dtype.itemsize
+    area = model.config.factor**2
+
+    def fits(latents: int) -> bool:
+        return free is None or 1.5 * memory.decoding(model.config, latents * area, itemsize) <= free
+
+    if fits(height * width):
+        return None
+    found = None
+    for found in _ever_smaller(height, width):
+        if fits(found.window[0] * found.window[1]):
+            break
+    return found
+
+
+def _ever_smaller(height: int, width: int) -> Iterator[Windows]:
+    side = max(height, width) // 2
+    while side >= LEAST:
+        yield Windows((height, width), (side, side), (False, False))
+        side //= 2
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def to_tensor(image: PIL.Image.Image) -> Tensor:
