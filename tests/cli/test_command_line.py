@@ -166,10 +166,10 @@ def test_finished_latents_survive_a_failing_decoder(
         code, out, err = run(capsys, *asked, "-o", "out.png")
     assert (code, out) == (1, "out-0.png\n")
     assert "out of memory" in err
-    assert "calotype decode out-1.latents.safetensors" in err
+    assert f"calotype decode --model {tiny_file} out-1.latents.safetensors" in err
     names = ["out-0.png", "out-1.latents.safetensors", "whole-0.png", "whole-1.png"]
     assert sorted(path.name for path in here.iterdir()) == names
-    code, out, _ = run(capsys, "decode", "out-1.latents.safetensors")
+    code, out, _ = run(capsys, "decode", "out-1.latents.safetensors", "--model", tiny_file)
     assert (code, out) == (0, "out-1.png\n")
     (image, record), (whole, told) = files.read("out-1.png"), files.read("whole-1.png")
     assert record == told
@@ -191,7 +191,7 @@ def test_finished_latents_survive_a_killed_process(tiny_file: Path) -> None:
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
     assert [path.name for path in Path().iterdir()] == ["out.latents.safetensors"]
-    assert cli.run(["decode", "out.latents.safetensors"]) == 0
+    assert cli.run(["decode", "out.latents.safetensors", "--look-in", str(tiny_file.parent)]) == 0
     assert files.read("out.png")[0].size == (32, 32)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from calotype.cli import safety
-from calotype.cli.generate import set_threads, tell
+from calotype.cli.generate import its_model, set_threads, tell
 from calotype.errors import InputError
 
 
@@ -22,6 +22,10 @@ def decode(
     ] = None,
     prediction: Annotated[str | None, typer.Option(help="As when the latents were made.")] = None,
     vae: Annotated[str | None, typer.Option(help="As when the latents were made.")] = None,
+    look_in: Annotated[
+        list[Path] | None,
+        typer.Option(help="A folder with files they were made with, whose names alone they say."),
+    ] = None,
     tile: Annotated[
         int | None, typer.Option(help="Decode in windows of so many pixels. Default: as memory allows.")
     ] = None,
@@ -42,7 +46,7 @@ def decode(
     if tile is not None and tile < 1:
         raise InputError(f"tile is {tile}; give a number of pixels, at least 1.")
     guards = safety.safety(content_check, content_threshold, block_list, metadata)
-    found = [kept.read(path) for path in latents]
+    found = [kept.read(path, look_in or ()) for path in latents]
     for _, record in found:
         guards.refuse_words(wanted(record.request))
     paths = [kept.picture_of(path) for path in latents]
@@ -53,7 +57,7 @@ def decode(
     names = dict.fromkeys(model or record.request.model for _, record in found)
     for name in names:
         # a name that only the file gives is never fetched
-        place = shelf.find(name, fetch=model is not None)
+        place = its_model(name) if model is None else shelf.find(name, fetch=True)
         loaded = shelf.load(place, pick_device(device), prediction=prediction, vae=vae)
         for (made, record), path in zip(found, paths, strict=True):
             if (model or record.request.model) == name:

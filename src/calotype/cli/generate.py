@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -273,10 +274,10 @@ def draw(
     except Exception as error:
         if not kept:
             raise
-        files_kept = " ".join(str(kept[index]) for index in sorted(kept))
+        named = ["--model", asked.model, *(str(kept[index]) for index in sorted(kept))]
         raise OutputError(
             f"A picture could not be decoded or written ({error}); the latents are kept: "
-            f"calotype decode {files_kept}"
+            f"calotype decode {shlex.join(named)}"
         ) from error
     with clock.stage("write"):
         images = [picture.image for picture in pictures]
@@ -322,7 +323,7 @@ def replay(
         files.check_writable(files.output_paths(output, 1))
     set_threads(threads)
     # a name that only the picture gives is never fetched
-    path = _its_model(record.request.model) if model is None else shelf.find(model, fetch=True)
+    path = its_model(record.request.model) if model is None else shelf.find(model, fetch=True)
     loaded = shelf.load(path, pick_device(device), prediction=prediction, vae=vae)
     identical = False
     for event in _watched(replay(loaded, picture, made, record), clock):
@@ -335,7 +336,7 @@ def replay(
     return 0 if identical else 1
 
 
-def _its_model(name: str) -> Path:
+def its_model(name: str) -> Path:
     from calotype.checkpoints import shelf
 
     try:

@@ -6,6 +6,8 @@ nothing.  So what minutes of sampling made lies on the disk before the decoder r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -15,6 +17,7 @@ from calotype.checkpoints.weights_file import open_weights
 from calotype.diffusion.windows import Windows
 from calotype.errors import InputError
 from calotype.models.latent_diffusion import LatentDiffusion
+from calotype.tasks import places
 from calotype.tasks.canvas import Canvas, canvas
 from calotype.tasks.cut import cut
 from calotype.tasks.picture import KEY, Picture, Record
@@ -39,8 +42,9 @@ def write(path: Path, latents: Tensor, record: Record) -> None:
     write_safetensors(path, {NAME: latents.detach().to("cpu").contiguous()}, {KEY: record.to_json()})
 
 
-def read(path: Path) -> tuple[Tensor, Record]:
-    """The inverse of `write`.
+def read(path: Path, look_in: Sequence[Path] = ()) -> tuple[Tensor, Record]:
+    """The inverse of `write`; files it was made with are looked for in the folders `look_in`, in the current
+    one, beside the latents.
 
     Raises CheckpointError for a file that cannot be read, InputError for one that holds no latents of ours.
     """
@@ -48,7 +52,9 @@ def read(path: Path) -> tuple[Tensor, Record]:
     told = file.metadata.get(KEY)
     if told is None or NAME not in file.shapes:
         raise InputError(f"{path} holds no latents that Calotype kept; name a file that ends in {SUFFIX}.")
-    return file.tensor(NAME).clone(), Record.from_json(told)
+    record = Record.from_json(told)
+    found = places.beside(record.request, look_in, path.parent)
+    return file.tensor(NAME).clone(), replace(record, request=found)
 
 
 def develop(
