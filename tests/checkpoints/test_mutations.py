@@ -1,4 +1,4 @@
-"""Spoilt checkpoints of every format end in one clear sentence or a load that works, within bounds."""
+"""Spoilt checkpoints of every format: one clear sentence or a load that works, in bounded time and memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 import pytest
 from tests.checkpoints import mutations
@@ -33,8 +32,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, mutations.Sam
 def bounds() -> Iterator[None]:
     """Within it, a file that takes too long or asks for too much memory is an error that fails the test."""
 
-    def late(number: int, frame: FrameType | None) -> None:
-        del number, frame
+    def late(*_: object) -> None:
         raise AssertionError(f"after {SECONDS} s it is still at it")
 
     has = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from tests.checkpoints.families import XL, Theirs, written_by_diffusers
 from tests.checkpoints.test_control_files import HINT
 from tests.networks.reference import diffusers_controlnet, relative_error
+from tests.tasks.test_additions import write as write_lora
 from torch import Tensor, nn
 
 from calotype.checkpoints import controlnet, diffusers_writer, shelf, single_file
@@ -285,6 +286,23 @@ def test_pixels_do_not_depend_on_company_and_are_made_again(sd1: Setting) -> Non
     assert without.image.tobytes() != alone.image.tobytes()
     (again,) = [e for e in generate(model, among[1].record.request) if isinstance(e, Picture)]
     assert again.image.tobytes() == among[1].image.tobytes()
+
+
+def test_a_lora_a_controlnet_and_windows_at_once(sd1: Setting, tmp_path: Path) -> None:
+    model = shelf.load(sd1.theirs.folder)
+    before = {name: value.clone() for name, value in model.denoiser.state_dict().items()}
+    every = {
+        "controls": [{"net": sd1.folders[0], "picture": sd1.pictures[0]}],
+        "loras": (str(write_lora(tmp_path / "flat.safetensors", model, 1)),),
+        "tile": 16,
+    }
+    (merged,) = pictures(model, **every)
+    (live,) = pictures(model, **every, lora_live=True)
+    assert relative_error(live.latents, merged.latents) <= 1e-5
+    for name in every:
+        (without,) = pictures(model, **{key: value for key, value in every.items() if key != name})
+        assert relative_error(without.latents, merged.latents) > 1e-3, name
+    assert all(torch.equal(value, before[name]) for name, value in model.denoiser.state_dict().items())
 
 
 def test_what_cannot_be_controlled_is_said(sd1: Setting, tmp_path: Path) -> None:

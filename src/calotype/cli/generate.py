@@ -50,6 +50,12 @@ def generate(
     vae: Annotated[
         str | None, typer.Option(help="A file or folder whose autoencoder is used instead of the model's.")
     ] = None,
+    refiner: Annotated[
+        str | None, typer.Option(help="A second model that draws the last steps, as SDXL's refiner.")
+    ] = None,
+    refiner_at: Annotated[
+        float, typer.Option(help="Where the refiner takes over, as a part of the noise levels.")
+    ] = 0.8,
     offline: Annotated[
         bool, typer.Option("--offline", help="Fetch nothing, even for a hub id that --model names.")
     ] = False,
@@ -169,6 +175,8 @@ def generate(
             prompt_syntax=prompt_syntax,
             clip_skip=clip_skip,
             model=model,
+            refiner=refiner,
+            refiner_at=refiner_at,
             steps=steps,
             guidance=guidance,
             sampler=sampler,
@@ -252,6 +260,8 @@ def draw(
         if probe:
             prediction = _probe(path, place, prediction, vae)
         found = shelf.recognise(path, prediction, vae)
+        if request.refiner is not None:  # a hub id is fetched here or never
+            shelf.find(request.refiner, fetch=not offline)
         asked = request.resolved(found.config)
         paths = files.default_paths(asked) if output is None else files.output_paths(output, request.pictures)
         files.check_writable(paths)

@@ -26,13 +26,18 @@ N = TypeVar("N", bound=nn.Module)
 class Adapted:
     """model: the one that stays as it is; notices: what a person should know of the files."""
 
-    def __init__(self, model: LatentDiffusion, request: ResolvedRequest) -> None:
-        """Reads every file; InputError or CheckpointError where one cannot be used with this model."""
+    def __init__(self, model: LatentDiffusion, request: ResolvedRequest, *, bare: bool = False) -> None:
+        """Reads every file; InputError or CheckpointError where one cannot be used with this model.
+
+        bare  nothing changes the model: the request's files are meant for another
+        """
         self.model = model
-        self._request = request
-        files = dict.fromkeys(use.file for text in request.texts[:-1] for use in request.loras_of(text))
+        self._request, self._bare = request, bare
+        texts = () if bare else request.texts[:-1]
+        files = dict.fromkeys(use.file for text in texts for use in request.loras_of(text))
         self._loras = {file: lora.read(Path(file).expanduser(), model) for file in files}
-        self._words = {use.word or "": self._vectors(use.file) for use in request.embeddings}
+        words = () if bare else request.embeddings
+        self._words = {use.word or "": self._vectors(use.file) for use in words}
         told = (found.warning(model.config.name) for found in self._loras.values())
         self.notices = tuple(sentence for sentence in told if sentence is not None)
         self._reader: tuple[tuple[LoraUse, ...] | None, TextEncoder] = (None, model.text_encoder)
@@ -40,6 +45,8 @@ class Adapted:
 
     def loras(self, prompt: str) -> tuple[LoraUse, ...]:
         """Those that change the pictures of a prompt."""
+        if self._bare:
+            return ()
         return tuple(use for use in self._request.loras_of(prompt) if use.weight != 0)
 
     def reading(self, prompt: str) -> LatentDiffusion:

@@ -25,6 +25,7 @@ from calotype.tasks.additions import (
 )
 from calotype.tasks.editing import LONGEST_SIDE, Editing, key_frame
 from calotype.tasks.guiding import Guiding
+from calotype.tasks.refining import Refining
 
 LONGEST_PROMPT = 4000  # characters, some 700 English words
 MOST_STEPS = 1000
@@ -42,7 +43,7 @@ class Apg(BaseModel):
     momentum: float = -0.5
 
 
-class Request(Editing, Guiding):
+class Request(Editing, Guiding, Refining):
     """Pictures to make.  Every wrong field is an InputError of one sentence, also from JSON.
 
     A field that is None is the model's own default, or for the seed a fresh one; `resolved` fills them in,
@@ -68,7 +69,7 @@ class Request(Editing, Guiding):
     lora_live         LoRAs at work beside the weights instead of added to them: less memory, slower steps
     embeddings        textual inversions, as "easy.pt" or "cat.safetensors:mycat"
 
-    and the fields of `Editing` and of `Guiding`.
+    and the fields of `Editing`, `Guiding` and `Refining`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -210,7 +211,7 @@ class Request(Editing, Guiding):
         picture cannot be had, or where the model or a ControlNet cannot be guided as asked.
         """
         settled = self.settled(config, self.width, self.height)
-        settled |= self.guided(config, self.width, self.height)
+        settled |= self.guided(config, self.width, self.height) | self.refined(config)
         width = config.size if self.width is None else self.width
         height = config.size if self.height is None else self.height
         for name, side in (("width", width), ("height", height)):

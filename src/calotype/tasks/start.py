@@ -1,7 +1,7 @@
 """What a run begins from: every task is a row of the table, a start x, a grid and a denoiser.
 
 Most tasks are one leg down the grid.  An inversion goes up, or along its recorded walk, before it comes
-down; a picture refined from a smaller one comes down twice.
+down; a picture refined from a smaller one comes down twice; a refiner walks the last part of the way.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from calotype.tasks.canvas import Canvas
 from calotype.tasks.condition import Conditions, condition_of, encode
 from calotype.tasks.guides import Guides, guides
 from calotype.tasks.pixels import decode, encode_pixels, to_tensor, windows_of
+from calotype.tasks.refining import loaded, turn
 from calotype.tasks.request import ResolvedRequest
 from calotype.tasks.steady import steady
 
@@ -51,6 +52,7 @@ class Plan:
     windows: Windows | None
     sigmas: SigmaGrid
     first: Plan | None = None
+    then: Plan | None = None
 
     @property
     def model(self) -> LatentDiffusion:
@@ -61,7 +63,8 @@ class Plan:
     def steps(self) -> int:
         """Of all legs of a picture."""
         legs = 1 if self.request.invert is None else 2
-        return legs * (len(self.sigmas) - 1) + (0 if self.first is None else self.first.steps)
+        others = sum(plan.steps for plan in (self.first, self.then) if plan is not None)
+        return legs * (len(self.sigmas) - 1) + others
 
     def shape(self) -> tuple[int, int, int]:
         """(C, h, w) of a picture's latents."""
@@ -79,6 +82,10 @@ class Plan:
 
     def legs(self, indices: Sequence[int], noise: NoiseSource) -> list[Leg]:
         """What leads to the pictures `indices`, one leg after the other."""
+        if self.then is not None:
+            then = self.then
+            goes_on = Leg(lambda x: then._follow(then._denoiser(indices), x, noise))
+            return [*replace(self, then=None).legs(indices, noise), goes_on]
         if self.first is not None:
             refined = Leg(lambda z: self._down(indices, noise, self._larger(z)))
             return [*self.first.legs(indices, noise), refined]
@@ -190,12 +197,27 @@ def plan(adapted: Adapted, request: ResolvedRequest, canvas: Canvas | None = Non
     if request.hires_from is not None:
         width, height = request.hires_from
         fields = {"width": width, "height": height, "hires_from": None, "strength": None, "tile": None}
+        fields |= {"refiner": None, "refiner_hash": None}
         first = plan(adapted, request.model_copy(update=fields).resolved(model.config))
-    sigmas = _sigmas(model, request)
+    sigmas, then = _sigmas(model, request), None
+    if request.refiner is not None:
+        turned = turn(model, sigmas, request.refiner_at)
+        then = _refiner(model, request, sigmas[turned:])
+        sigmas = sigmas[: turned + 1]
     conditions = encode(adapted, request, canvas)
     guiding = guides(model, request, sigmas)
     windows = windows_of(model, request)
-    return Plan(adapted, guiding, request, canvas, conditions, windows, sigmas, first)
+    return Plan(adapted, guiding, request, canvas, conditions, windows, sigmas, first, then)
+
+
+def _refiner(model: LatentDiffusion, request: ResolvedRequest, sigmas: SigmaGrid) -> Plan:
+    """The rest of the way by the refiner, which knows nothing of the model's LoRAs, words and ControlNets."""
+    asked = request.model_copy(update={"controls": (), "loras": (), "embeddings": (), "clip_skip": None})
+    refiner = loaded(model, request)
+    adapted = Adapted(refiner, asked, bare=True)
+    conditions = encode(adapted, asked)
+    windows = windows_of(refiner, asked)
+    return Plan(adapted, guides(refiner, asked, sigmas), asked, None, conditions, windows, sigmas)
 
 
 def _seen(condition: Conditioning, windows: Windows, index: int) -> Conditioning:
