@@ -90,7 +90,7 @@ def test_base_and_refiner_as_their_pipelines_draw(base: Theirs, refiner: Theirs,
     assert relative_error(plain.latents, drawn.latents) > 1e-3
     # and again from what the picture's file says
     drawn.save(tmp_path / "x.png")
-    _, record = read(tmp_path / "x.png")
+    _, record = read(tmp_path / "x.png", [refiner.folder.parent])
     assert record.request.refiner_hash
     *_, again = generate(studio.model, record.request)
     assert isinstance(again, Picture)

@@ -111,7 +111,7 @@ class Tokenizer:
         except Exception as error:  # the Rust side raises bare Exception
             told = str(error).partition("\n")[0][:200]
             raise CheckpointError(
-                f"The tokenizer's merges do not fit its vocabulary ({told}); take both from one model."
+                f"The tokenizer's merges do not fit its vocabulary ({told!r}); take both from one model."
             ) from None
         self._fast = _pipeline(model)
         self._fast.add_special_tokens([START, END])

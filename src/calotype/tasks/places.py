@@ -12,7 +12,7 @@ from calotype.tasks.request import ResolvedRequest
 WORDS = ("prompts", "negative", "toward", "was")
 """Fields that hold what a person wrote."""
 
-FILES = ("model", "path", "file", "net")
+FILES = ("model", "path", "file", "net", "refiner")
 """Fields, at any depth, that name files."""
 
 
