@@ -14,6 +14,7 @@ import torch
 
 from calotype.errors import TrainingError
 from calotype.models import precision
+from calotype.training.ahead import Ahead
 from calotype.training.config import TrainConfig, differences, to_json
 from calotype.training.ema import Ema
 from calotype.training.folder import RunFolder, write_text
@@ -197,8 +198,10 @@ class Run:
         config = self.config
         window, since = time.monotonic(), self.state.step
         speed = 0.0
+        # a CPU has no time to spare beside the update
+        batches = Ahead(self.batches, config.steps) if self.accelerator.device.type != "cpu" else None
         try:
-            for report in train(config, self.state, self.batches, self.accelerator):
+            for report in train(config, self.state, batches or self.batches, self.accelerator):
                 step, now = report.step, time.monotonic()
                 speed = (step - since) * config.batch / (now - window)
                 if step - since >= 20:
@@ -223,6 +226,8 @@ class Run:
                 raise self._kept(error) from error
             raise
         finally:
+            if batches is not None:
+                batches.close()
             if board is not None:
                 board.close()
             self.folder.close()
