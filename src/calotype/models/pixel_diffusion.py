@@ -104,7 +104,7 @@ def photo() -> PixelConfig:
         name="photo",
         about="nothing: it restores photographs (denoise, inpaint, upscale, deblur)",
         size=256,
-        network=PixelNetConfig(widths=(56, 56, 56), blocks=(3, 2, 1)),
+        network=PixelNetConfig(widths=(40, 56, 72), blocks=(2, 2, 3)),
     )
 
 
