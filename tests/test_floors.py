@@ -112,3 +112,9 @@ def test_heavy_packages_are_imported_where_they_are_used() -> None:
     for _, path, tree in sources():
         top = ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], [])
         assert not HEAVY & {module.split(".")[0] for module in imports(top)}, path
+
+
+def test_every_test_file_has_a_name_of_its_own() -> None:
+    """pytest imports test files by their bare names: two of one name end the run at collection."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(set(names)) == sorted(names)
