@@ -39,3 +39,9 @@ class OutputError(CalotypeError):
 
 class TrainingError(CalotypeError):
     """A training run cannot start, resume or go on."""
+
+
+def shown(text: object) -> str:
+    """Text of a file within a message: quoted, on one line, at most 80 characters of it."""
+    text = str(text)
+    return repr(text if len(text) <= 80 else text[:77] + "...")

@@ -31,9 +31,11 @@ from torch_files import (
     write,
 )
 
-from calotype.checkpoints import pickled
+from calotype.checkpoints import pickled_machine
 from calotype.checkpoints.known_globals import HARMLESS, MAPPINGS
-from calotype.checkpoints.pickled import REBUILDERS, Inert, Pickle, read_pickle
+from calotype.checkpoints.pickled import read_pickle
+from calotype.checkpoints.pickled_calls import REBUILDERS
+from calotype.checkpoints.pickled_values import Inert, Pickle
 from calotype.checkpoints.weights_file import WeightsFile, open_weights
 from calotype.errors import CheckpointError
 
@@ -521,6 +523,12 @@ SENSELESS = {
     "tensor of texts": called("torch._utils._rebuild_tensor_v2", text("a"), b"K\x00", b")", b")"),
     "shape of texts": called("torch._utils._rebuild_tensor", storage(), b"K\x00", text("a") + b"\x85", b")"),
     "shape of flags": called("torch._utils._rebuild_tensor", storage(), b"K\x00", b"\x88\x85", b"K\x01\x85"),
+    "shape of 65": called(
+        "torch._utils._rebuild_tensor", storage(), b"K\x00", b"(" + b"K\x01" * 65 + b"t", b")"
+    ),
+    "size of 65": called("torch.Size", b"(" + b"K\x01" * 65 + b"t"),
+    "key of 5000 letters": b"}" + text("k" * 5000) + b"Ns",
+    "storage called by 5000 letters": storage(key="k" * 5000),
     "parameter of nothing": called("torch._utils._rebuild_parameter", b"N", b"\x88", b"}"),
     "size of a text": called("torch.Size", text("a")),
     "bytes by another codec": called("_codecs.encode", text("a"), text("zlib_codec")),
@@ -575,7 +583,7 @@ def test_cut_short_anywhere() -> None:
 
 
 def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pickled, "STEP_LIMIT", 1000)
+    monkeypatch.setattr(pickled_machine, "STEP_LIMIT", 1000)
     assert read(whole(b"N0" * 499 + b"N")).value is None
     with pytest.raises(CheckpointError, match="more than 1000 steps"):
         read(whole(b"N0" * 500 + b"N"))
@@ -584,7 +592,7 @@ def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(read(whole(pairs + again + again[:-1])).value) == 100
     with pytest.raises(CheckpointError, match="more than 1000 steps"):  # each copy counts
         read(whole(pairs + again * 7 + b"N"))
-    monkeypatch.setattr(pickled, "PICKLE_LIMIT", 1000)
+    monkeypatch.setattr(pickled_machine, "PICKLE_LIMIT", 1000)
     with pytest.raises(CheckpointError, match="more than 1000 bytes"):
         read(whole(text("a" * 1000)))
 
@@ -615,6 +623,31 @@ def test_bombs_take_little_memory(bomb: str) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 64 * 2**20
+
+
+REPEATED = {
+    "a module of 1,000 words": b"("
+    + text("module")
+    + b"cos\npath\n"
+    + b"N" * 1000
+    + b"tq\x000"
+    + b"h\x00Q0" * 30,
+    "a tensor of 1,000 hooks": storage()
+    + b"q\x01(h\x01K\x00))"
+    + b"N" * 1000
+    + b"tq\x02"
+    + b"ctorch._utils\n_rebuild_tensor\nq\x03"
+    + b"h\x03h\x02R0" * 30,
+    "a name of 1,000 letters": text("m" * 500) + b"q\x00](" + b"h\x00h\x00\x93" * 1400 + b"e",
+}
+
+
+@pytest.mark.parametrize("what", REPEATED)
+def test_what_is_long_is_not_cheap_to_repeat(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pickle can hand one long tuple or text out again and again for a few bytes each time."""
+    monkeypatch.setattr(pickled_machine, "STEP_LIMIT", 20_000)
+    with pytest.raises(CheckpointError, match="more than 20000 steps"):
+        read(whole(REPEATED[what]))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -171,15 +171,27 @@ MUTATIONS = {
         "training/test_muon.py",
     ),
     "pickle: every class is harmless": (
-        "checkpoints/pickled.py",
+        "checkpoints/pickled_machine.py",
         "elif name in HARMLESS:",
         "elif name:",
         "checkpoints/test_pickled.py",
     ),
     "pickle: copies cost nothing": (
-        "checkpoints/pickled.py",
+        "checkpoints/pickled_machine.py",
         "self.spend(len(pairs))\n                _update",
         "_update",
+        "checkpoints/test_pickled.py",
+    ),
+    "pickle: arguments cost nothing": (
+        "checkpoints/pickled_machine.py",
+        "        self.spend(len(arguments))\n",
+        "",
+        "checkpoints/test_pickled.py",
+    ),
+    "pickle: shapes of any length": (
+        "checkpoints/pickled_calls.py",
+        "len(values) > DIMENSION_LIMIT",
+        "len(values) > 10**9",
         "checkpoints/test_pickled.py",
     ),
     "zip: the name in front of a file is not looked at": (

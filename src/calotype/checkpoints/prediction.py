@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from calotype.checkpoints.detect import Family
-from calotype.checkpoints.pickled import shown
-from calotype.errors import CheckpointError
+from calotype.errors import CheckpointError, shown
 
 Parameterization = Literal["eps", "x0", "v"]
 

@@ -16,8 +16,9 @@ import struct
 from dataclasses import dataclass
 from mmap import mmap
 
-from calotype.checkpoints.pickled import Pickle, Storage, read_pickle, shown
-from calotype.errors import CheckpointError
+from calotype.checkpoints.pickled import read_pickle
+from calotype.checkpoints.pickled_values import Pickle, Storage
+from calotype.errors import CheckpointError, shown
 
 MEMBER_LIMIT = 100_000  # files within a zip; SD with its optimizer has some 4,000
 

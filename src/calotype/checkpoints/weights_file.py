@@ -22,9 +22,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from calotype.checkpoints.pickled import Inert, StoredTensor, shown
+from calotype.checkpoints.pickled_values import Inert, StoredTensor
 from calotype.checkpoints.torch_file import Extent, TorchFile, read_old, read_zip
-from calotype.errors import CheckpointError
+from calotype.errors import CheckpointError, shown
 
 HEADER_LIMIT = 16 * 2**20  # bytes of safetensors' header; SDXL's has 0.3 MiB
 LEAF_LIMIT = 100_000  # values in a checkpoint's dictionaries, counted as often as they can be reached
