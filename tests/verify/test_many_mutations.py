@@ -51,7 +51,7 @@ MUTATIONS = {
         "diffusion/test_sampler_parity.py",
     ),
     "lms: one moment wrong": (
-        "diffusion/samplers.py",
+        "diffusion/multistep.py",
         "[1 / (k + 1) for k in range(len(nodes))]",
         "[1 / (k + 2) if k else 1.0 for k in range(len(nodes))]",
         "diffusion/test_sampler_parity.py",
@@ -69,7 +69,7 @@ MUTATIONS = {
         "diffusion/test_sampler_parity.py diffusion/test_convergence.py",
     ),
     "unipc: no weight of its own": (
-        "diffusion/samplers.py",
+        "diffusion/multistep.py",
         "        return [0.5]\n",
         "        return [1.0]\n",
         "diffusion/test_convergence.py",
