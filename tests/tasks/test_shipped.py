@@ -24,7 +24,7 @@ def test_the_file_is_what_it_says() -> None:
     assert path.stat().st_size <= 35e6
     info = native.describe(path)
     assert info.config.name == "icons"
-    assert info.dtype == "F16"
+    assert info.dtype == "float16"
     assert info.recipe
     model = native.load(path, dtype=torch.float16)
     tensors = {
