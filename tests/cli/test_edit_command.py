@@ -109,7 +109,7 @@ def test_vary(tiny_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["--image", "missing.png"], 2, "missing.png is missing"),
         (["--image", "words.png"], 2, "words.png is not a picture"),
-        (["--image", "photo.png", "--mask", "small.png"], 2, "small.png is 16x32 pixels, but the image photo.png"),
+        (["--image", "photo.png", "--mask", "small.png"], 2, "small.png is 16x32 pixels, but the image"),
         (["--image", "photo.png", "--mask", "black.png"], 2, "black.png is all black"),
         (["--mask", "mask.png"], 2, "needs an image"),
         (["--image", "photo.png", "--margin", "1,2"], 2, "LEFT,TOP,RIGHT,BOTTOM"),
