@@ -73,6 +73,7 @@ class Fences:
         self._settings = settings
         self._hosts = {"localhost", *(host.lower() for host in settings.hosts)}
         self._rates = Rates(settings.limits.submissions_a_minute)
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -87,9 +88,23 @@ class Fences:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            if self._held + size > self._settings.limits.bodies:
+                raise Refusal(
+                    503,
+                    "busy",
+                    "The server holds as many uploads as it can; ask again in a moment.",
+                    {"Retry-After": "5"},
+                )
+            self._held += size
+            taken += size
+
         try:
             self._check(scope)
-            body = await self._body(scope, receive)
+            body = await self._body(scope, receive, take)
         except Refusal as refusal:
             answer = JSONResponse(
                 payload(scope["path"], refusal.status, refusal.kind, str(refusal)),
@@ -98,8 +113,10 @@ class Fences:
                 {**refusal.headers, "Connection": "close"},
             )
             await answer(scope, receive, guarded)
-            return
-        await self._app(scope, _again(body, receive), guarded)
+        else:
+            await self._app(scope, _again(body, receive), guarded)
+        finally:
+            self._held -= taken
 
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
@@ -155,8 +172,11 @@ class Fences:
                 {"WWW-Authenticate": "Bearer"},
             )
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        """The whole body, once and for all: so its size and time are decided before anything reads it."""
+    async def _body(self, scope: Scope, receive: Receive, take: Callable[[int], None]) -> bytes:
+        """The whole body, once and for all: so its size and time are decided before anything reads it.
+
+        `take` is told of every part, and refuses what is too much beside the bodies of others.
+        """
         limits = self._settings.limits
         most = limits.upload if scope["path"] in UPLOADS else limits.body
         told = Headers(scope=scope).get("content-length", "0")
@@ -164,14 +184,14 @@ class Fences:
             raise _too_large(most)
         try:
             async with asyncio.timeout(limits.read_seconds):
-                return await _read(receive, most)
+                return await _read(receive, most, take)
         except TimeoutError:
             raise Refusal(
                 408, "too_slow", f"The request did not arrive within {limits.read_seconds:g} seconds."
             ) from None
 
 
-async def _read(receive: Receive, most: int) -> bytes:
+async def _read(receive: Receive, most: int, take: Callable[[int], None]) -> bytes:
     parts, size = [], 0
     while True:
         message = await receive()
@@ -181,6 +201,7 @@ async def _read(receive: Receive, most: int) -> bytes:
         size += len(part)
         if size > most:
             raise _too_large(most)
+        take(len(part))
         parts.append(part)
         if not message.get("more_body", False):
             return b"".join(parts)

@@ -19,24 +19,46 @@ SHUTDOWN_SECONDS = 20
 """For answers that are on their way, when the server is asked to stop."""
 
 
-class _Impatient(H11Protocol):
-    """A connection whose request has not come within `patience` seconds is closed (slow loris)."""
+class Impatient(H11Protocol):
+    """A connection on which a request has not come within `patience` seconds is closed (slow loris).
+
+    The clock runs from the connection's start, and again from the first bytes of every further request, to
+    the end of its head; its body has the fences' clock, and uvicorn's own runs between requests.
+    """
 
     patience = 30.0
     _clock: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._clock = self.loop.call_later(self.patience, self._look)
+        self._wind()
+
+    def data_received(self, data: bytes) -> None:
+        if self._clock is None and self._between():
+            self._wind()
+        super().data_received(data)
+        if self._clock is not None and not self._between():
+            self._stop()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._clock is not None:
-            self._clock.cancel()
+        self._stop()
         super().connection_lost(exc)
 
-    def _look(self) -> None:
-        # Between two requests uvicorn's own clock runs; in the midst of one, its body has the fences' clock.
-        if self.cycle is None and self.transport is not None and not self.transport.is_closing():
+    def _between(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _wind(self) -> None:
+        self._clock = self.loop.call_later(self.patience, self._late)
+
+    def _stop(self) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+
+    def _late(self) -> None:
+        self._clock = None
+        if self._between() and self.transport is not None and not self.transport.is_closing():
             self.transport.close()
 
 
@@ -64,10 +86,10 @@ def serve(settings: Settings, host: str, port: int) -> None:
         raise
     desk: Desk = app.state.desk
     limits = settings.limits
-    _Impatient.patience = limits.read_seconds
+    Impatient.patience = limits.read_seconds
     config = uvicorn.Config(
         app,
-        http=_Impatient,
+        http=Impatient,
         access_log=False,  # addresses of pictures are nobody's business
         log_config=None,
         log_level="warning",

@@ -14,6 +14,7 @@ class Limits:
 
     body                  bytes of a JSON body
     upload                bytes of a body that carries a picture
+    bodies                bytes of all bodies that are held at once
     upload_pixels         of a picture sent in
     pictures              of one job
     pixels                of one picture asked for
@@ -28,6 +29,7 @@ class Limits:
 
     body: int = 2**20
     upload: int = 2**25
+    bodies: int = 2**28
     upload_pixels: int = 2**24
     pictures: int = 64
     pixels: int = 2**21

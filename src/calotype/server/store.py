@@ -127,14 +127,21 @@ class Store:
             self._held.close()
 
     def add(self, client: str, request: Asked) -> Job:
-        """A new job, queued, and the pictures it begins from; its name cannot be guessed."""
+        """A new job, queued, and the pictures it begins from; its name cannot be guessed.
+
+        OutputError where it cannot be written, and nothing of it stays.
+        """
         name = secrets.token_hex(16)
-        for field, source in sources(request).items():
-            write_png(self._upload(name, field), source.read())
-        self._write(
-            "insert into jobs (id, client, created, state, request) values (?, ?, ?, 'queued', ?)",
-            (name, client, time.time(), request.model_dump_json()),
-        )
+        try:
+            for field, source in sources(request).items():
+                write_png(self._upload(name, field), source.read())
+            self._write(
+                "insert into jobs (id, client, created, state, request) values (?, ?, ?, 'queued', ?)",
+                (name, client, time.time(), request.model_dump_json()),
+            )
+        except OutputError:
+            self.discard(name)
+            raise
         job = self.get(name)
         assert job is not None
         return job

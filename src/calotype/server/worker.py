@@ -221,9 +221,6 @@ class Worker(threading.Thread):
                         batch.append(Ticket(waiting, place))
                 if len(batch) == size:
                     break
-        for name in dict.fromkeys(ticket.waiting.job.id for ticket in batch):
-            self._store.mark(name, "running")
-            self._live.changed(name)
         return batch
 
     def _draw(self, studio: Studio, batch: list[Ticket]) -> None:
@@ -232,6 +229,9 @@ class Worker(threading.Thread):
         run: Iterator[generate.Event] = iter(())
         done: set[int] = set()
         try:
+            for name in dict.fromkeys(ticket.waiting.job.id for ticket in batch):
+                self._store.mark(name, "running")
+                self._live.changed(name)
             begun = self._store.uploads(batch[0].waiting.job)
             run = studio.events(Joined.of([ticket.request for ticket in batch], begun))
             for event in run:

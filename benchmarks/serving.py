@@ -1,0 +1,295 @@
+"""The server under load, beside a plain FastAPI wrapper round diffusers with the same model; and at rest.
+
+    python benchmarks/serving.py load OUT --jobs 500 [--peer FOLDER] [-- --replicas 2 --threads 1]
+    python benchmarks/serving.py check OUT --threads 1
+    python benchmarks/serving.py rest [-- --threads 1]
+
+`load` keeps every PNG in OUT and its times in OUT/load.json; `check` then draws each request alone and
+compares pixels.  FOLDER is what `calotype convert icons FOLDER --format diffusers` writes.  What follows `--`
+are options of `calotype serve`.  `rest`: memory over 1,000 jobs, the time to cancel, an idle server's share
+of a core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "pink", "black")
+THINGS = ("apple", "car", "house", "fish", "star", "tree", "clock", "cup", "key", "bird", "heart", "boat")
+WARM = 10**6
+"""Seeds from here on are not counted."""
+
+Draw = Callable[[httpx.Client, dict[str, Any]], bytes]
+
+
+def asked(number: int, steps: int) -> dict[str, Any]:
+    """The request of a number: no two are alike, and their prompts are of several lengths."""
+    prompt = f"a {COLOURS[number % 8]} {THINGS[number % 12]}"
+    return {"prompts": prompt, "seed": number, "steps": steps, "model": "icons"}
+
+
+@contextmanager
+def served(command: list[str], line: str) -> Iterator[tuple[psutil.Process, str]]:
+    """A process, and its address as it prints it in a line that matches `line`."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    try:
+        found = next(filter(None, (re.search(line, said) for said in process.stdout)))
+        while True:
+            try:
+                if httpx.get(f"{found.group()}/readyz", trust_env=False).status_code == 200:
+                    break
+            except httpx.TransportError:
+                pass
+            time.sleep(0.1)
+        yield psutil.Process(process.pid), found.group()
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@contextmanager
+def calotype(options: list[str], data: Path) -> Iterator[tuple[psutil.Process, str]]:
+    command = [sys.executable, "-m", "calotype", "serve", "--port", "0", "--data", str(data)]
+    with served([*command, "--max-rate", "1000000", *options], r"http://localhost:\d+") as found:
+        yield found
+
+
+def job(http: httpx.Client, request: dict[str, Any]) -> bytes:
+    """A job watched to its end, and its picture."""
+    name = http.post("/v1/jobs", json=request).raise_for_status().json()["id"]
+    with http.stream("GET", f"/v1/jobs/{name}/events") as events:
+        for line in events.iter_lines():
+            if line == "event: end":
+                break
+    return http.get(f"/v1/pictures/{name}/0.png").raise_for_status().content
+
+
+def plain(http: httpx.Client, request: dict[str, Any]) -> bytes:
+    return http.post("/draw", json=request).raise_for_status().content
+
+
+def drawn(
+    address: str, draw: Draw, requests: list[dict[str, Any]], clients: int
+) -> tuple[dict[int, bytes], dict[str, Any]]:
+    """Pictures by seed, and how long they took; every client asks again as soon as it is served."""
+    pictures: dict[int, bytes] = {}
+    waits: list[float] = []
+    lock, rest = threading.Lock(), iter(requests)
+
+    def client() -> None:
+        with httpx.Client(base_url=address, timeout=600, trust_env=False) as http:
+            while True:
+                with lock:
+                    request = next(rest, None)
+                if request is None:
+                    return
+                began = time.perf_counter()
+                picture = draw(http, request)
+                with lock:
+                    assert request["seed"] not in pictures
+                    pictures[request["seed"]] = picture
+                    waits.append(time.perf_counter() - began)
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        for done in [pool.submit(client) for _ in range(clients)]:
+            done.result()
+    took = time.perf_counter() - began
+    return pictures, {
+        "clients": clients,
+        "pictures": len(pictures),
+        "pictures_a_second": len(pictures) / took,
+        "wait_median_s": statistics.median(waits),
+        "wait_95_s": statistics.quantiles(waits, n=20)[-1],
+    }
+
+
+def load(chosen: argparse.Namespace) -> None:
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    requests = [asked(number, chosen.steps) for number in range(chosen.jobs)]
+    alone = [asked(number, chosen.steps) for number in range(chosen.alone)]
+    found: dict[str, Any] = {"steps": chosen.steps, "options": chosen.options}
+    with tempfile.TemporaryDirectory() as data, calotype(chosen.options, Path(data)) as (_, address):
+        drawn(address, job, [asked(WARM + i, chosen.steps) for i in range(8)], 8)
+        _, found["one"] = drawn(address, job, alone, 1)
+        pictures, found["many"] = drawn(address, job, requests, chosen.clients)
+        kept = len(list(Path(data, "pictures").iterdir()))
+        told = httpx.get(f"{address}/metrics", trust_env=False).text
+    found["kept_by_the_server"] = kept - 8 - len(alone)
+    found["batches"] = _counted(told, "batches")
+    for seed, data_of in pictures.items():
+        (chosen.out / f"{seed}.png").write_bytes(data_of)
+    if chosen.peer is not None:
+        command = [sys.executable, __file__, "peer", str(chosen.peer)]
+        with served(command, r"http://127.0.0.1:\d+") as (_, address):
+            drawn(address, plain, [asked(WARM + i, chosen.steps) for i in range(2)], 1)
+            _, found["peer_one"] = drawn(address, plain, alone, 1)
+            _, found["peer_many"] = drawn(address, plain, requests[: chosen.peer_jobs], chosen.clients)
+    told = json.dumps(found, indent=1)
+    (chosen.out / "load.json").write_text(told + "\n", encoding="utf-8")
+    print(told)
+    print(f"many clients against one: {_ratio(found, 'many', 'one'):.2f}")
+    if chosen.peer is not None:
+        print(f"against the wrapper, many clients: {_ratio(found, 'many', 'peer_many'):.2f}")
+
+
+def _ratio(found: dict[str, Any], one: str, other: str) -> float:
+    return float(found[one]["pictures_a_second"] / found[other]["pictures_a_second"])
+
+
+def check(chosen: argparse.Namespace) -> None:
+    """Every picture against the same request alone, and against the request that was sent."""
+    import torch
+
+    from calotype.checkpoints import native, shelf
+    from calotype.tasks import picture
+    from calotype.tasks.generate import generate
+    from calotype.tasks.picture import Picture
+
+    torch.set_num_threads(chosen.threads)  # the last bits of sums depend on how many share them
+    model = native.load(shelf.shipped()["icons"])
+    steps = json.loads((chosen.out / "load.json").read_text(encoding="utf-8"))["steps"]
+    same, paths = 0, sorted(chosen.out.glob("*.png"))
+    for path in paths:
+        image, record = picture.read(path)
+        sent = asked(int(path.stem), steps)
+        assert (record.request.prompts[0], record.request.seed) == (sent["prompts"], sent["seed"]), path
+        (one,) = [event for event in generate(model, record.request) if isinstance(event, Picture)]
+        if one.image.tobytes() == image.tobytes():
+            same += 1
+        else:
+            print(f"{path} differs")
+    print(f"{same} of {len(paths)} pictures are, to the bit, those of the same request alone")
+
+
+def rest(chosen: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as data, calotype(chosen.options, Path(data)) as (process, address):
+        http = httpx.Client(base_url=address, timeout=600, trust_env=False)
+        early = 0
+        for number in range(chosen.jobs):
+            job(http, asked(number, 1))
+            if number == 99:
+                early = process.memory_info().rss
+        late = process.memory_info().rss
+        print(f"resident: {early / 1e6:.1f} MB after 100 jobs, {late / 1e6:.1f} MB after {chosen.jobs}")
+        answers, ends, steps = [], [], []
+        for number in range(20):
+            name = http.post("/v1/jobs", json=asked(number, 100)).json()["id"]
+            while http.get(f"/v1/jobs/{name}").json()["progress"]["step"] < 3:
+                time.sleep(0.01)
+            before = _metric(http, "steps")
+            began = time.perf_counter()
+            state = http.post(f"/v1/jobs/{name}/cancel").json()["state"]
+            answers.append(time.perf_counter() - began)
+            assert state == "cancelled"
+            while _metric(http, "batches") < chosen.jobs + number + 1:
+                time.sleep(0.005)
+            ends.append(time.perf_counter() - began)
+            steps.append(_metric(http, "steps") - before)
+        print(
+            f"cancelling 20 jobs: answered in at most {max(answers) * 1e3:.0f} ms, worker free in at most "
+            f"{max(ends) * 1e3:.0f} ms, at most {max(steps):g} further steps"
+        )
+        before = _seconds(process)
+        time.sleep(30)
+        print(f"idle: {(_seconds(process) - before) / 30:.2%} of a core")
+
+
+def _metric(http: httpx.Client, name: str) -> float:
+    return _counted(http.get("/metrics").text, name)
+
+
+def _counted(told: str, name: str) -> float:
+    (value,) = re.findall(rf"^calotype_{name}_total (\S+)", told, re.MULTILINE)
+    return float(value)
+
+
+def _seconds(process: psutil.Process) -> float:
+    """CPU seconds of a process."""
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+def peer(folder: Path) -> None:
+    """What one writes in ten minutes: diffusers' pipeline behind FastAPI, one picture at a time."""
+    import io
+    import socket
+
+    import fastapi
+    import torch
+    import uvicorn
+    from diffusers import StableDiffusionPipeline
+
+    pipe = StableDiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
+    pipe.set_progress_bar_config(disable=True)
+    app, lock = fastapi.FastAPI(), threading.Lock()
+
+    @app.get("/readyz")
+    def ready() -> str:
+        return "ready"
+
+    @app.post("/draw")
+    def draw(body: dict[str, Any]) -> fastapi.Response:
+        with lock:  # a pipeline keeps its scheduler's state
+            image = pipe(
+                body["prompts"],
+                num_inference_steps=body["steps"],
+                guidance_scale=4.0,
+                generator=torch.Generator().manual_seed(body["seed"]),
+            ).images[0]
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        return fastapi.Response(buffer.getvalue(), media_type="image/png")
+
+    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+    uvicorn.Server(uvicorn.Config(app, log_level="error")).run([listener])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parts = parser.add_subparsers(dest="part", required=True)
+    given = sys.argv[1:]
+    cut = given.index("--") if "--" in given else len(given)
+    one = parts.add_parser("load")
+    one.add_argument("out", type=Path)
+    one.add_argument("--jobs", type=int, default=500)
+    one.add_argument("--clients", type=int, default=64)
+    one.add_argument("--alone", type=int, default=100, help="jobs of the one client")
+    one.add_argument("--steps", type=int, default=4)
+    one.add_argument("--peer", type=Path, help="the model as a diffusers folder")
+    one.add_argument("--peer-jobs", type=int, default=100)
+    other = parts.add_parser("check")
+    other.add_argument("out", type=Path)
+    other.add_argument("--threads", type=int, default=1)
+    parts.add_parser("rest").add_argument("--jobs", type=int, default=1000)
+    parts.add_parser("peer").add_argument("folder", type=Path)
+    chosen = parser.parse_args(given[:cut])
+    chosen.options = given[cut + 1 :]
+    if chosen.part == "peer":
+        peer(chosen.folder)
+    else:
+        {"load": load, "check": check, "rest": rest}[chosen.part](chosen)
+
+
+if __name__ == "__main__":
+    main()
