@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from calotype.cli import safety
-from calotype.cli.generate import its_model, set_threads, tell
+from calotype.cli.drawing import set_threads, tell
+from calotype.cli.replay import its_model
 from calotype.errors import InputError
 
 

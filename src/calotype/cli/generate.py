@@ -1,28 +1,16 @@
-"""`calotype generate` and `calotype replay`."""
+"""`calotype generate`: its options, and the request they make."""
 
 from __future__ import annotations
 
-import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from calotype.cli import guiding, safety
 from calotype.cli.clock import Clock
-from calotype.errors import InputError, OutputError
-
-if TYPE_CHECKING:
-    import torch
-
-    from calotype.safety.policy import Safety
-    from calotype.tasks.generate import Drawn
-    from calotype.tasks.picture import Picture
-    from calotype.tasks.request import Request
+from calotype.cli.drawing import Places, draw
+from calotype.errors import InputError
 
 
 def generate(
@@ -218,219 +206,6 @@ def generate(
         print(clock.report(), file=sys.stderr)
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where pictures go, as the person said it."""
-
-    output: str | None
-    sheet: str | None = None
-    animation: str | None = None
-    fps: float = 12.0
-
-
-def draw(
-    request: Request,
-    places: Places,
-    guards: Safety,
-    prediction: str | None,
-    vae: str | None,
-    device: str | None,
-    threads: int | None,
-    clock: Clock,
-    offline: bool = False,
-    probe: bool = False,
-) -> None:
-    """Everything from a request to its files; prints the path of each."""
-    with clock.stage("imports"):
-        from calotype.checkpoints import shelf
-        from calotype.tasks import picture as files
-        from calotype.tasks.finish import guarded
-        from calotype.tasks.generate import Drawn
-        from calotype.tasks.picture import Picture
-        from calotype.tasks.studio import pick_device
-    with clock.stage("load"):
-        output = places.output
-        if output is not None:
-            files.check_writable(files.output_paths(output, request.pictures))
-        sheets = [] if places.sheet is None else files.output_paths(places.sheet, 1)
-        animations = [] if places.animation is None else [_animation(places.animation, places.fps)]
-        files.check_writable([*sheets, *animations])
-        set_threads(threads)
-        place, path = pick_device(device), shelf.find(request.model, fetch=not offline)
-        if probe:
-            prediction = _probe(path, place, prediction, vae)
-        found = shelf.recognise(path, prediction, vae)
-        if request.refiner is not None:  # a hub id is fetched here or never
-            shelf.find(request.refiner, fetch=not offline)
-        asked = request.resolved(found.config)
-        paths = files.default_paths(asked) if output is None else files.output_paths(output, request.pictures)
-        files.check_writable(paths)
-        loaded = found.load(place)
-    pictures: list[Picture] = []
-    kept: dict[int, Path] = {}
-    try:
-        for event in _watched(guarded(loaded, asked, guards), clock):
-            if isinstance(event, Drawn):
-                with clock.stage("write"):
-                    kept |= _keep(event, paths)
-            elif isinstance(event, Picture):
-                with clock.stage("write"):
-                    event.save(paths[event.index])
-                    if event.index in kept:
-                        kept.pop(event.index).unlink(missing_ok=True)
-                pictures.append(event)
-                print(paths[event.index], flush=True)
-                tell(event)
-    except Exception as error:
-        if not kept:
-            raise
-        named = ["--model", asked.model, *(str(kept[index]) for index in sorted(kept))]
-        raise OutputError(
-            f"A picture could not be decoded or written ({error}); the latents are kept: "
-            f"calotype decode {shlex.join(named)}"
-        ) from error
-    with clock.stage("write"):
-        images = [picture.image for picture in pictures]
-        for path in sheets:
-            files.write_png(path, files.contact_sheet(images))
-            print(path)
-        for path in animations:
-            files.write_animation(path, images, places.fps)
-            print(path)
-
-
-def replay(
-    picture: Annotated[Path, typer.Argument(help="A PNG that Calotype made.")],
-    model: Annotated[
-        str | None, typer.Option(help="Where its model is, if not where the picture says.")
-    ] = None,
-    prediction: Annotated[str | None, typer.Option(help="As when the picture was made.")] = None,
-    vae: Annotated[str | None, typer.Option(help="As when the picture was made.")] = None,
-    image: Annotated[str | None, typer.Option(help="Where the picture is that it began from.")] = None,
-    mask: Annotated[str | None, typer.Option(help="Where its mask is.")] = None,
-    look_in: Annotated[
-        list[Path] | None,
-        typer.Option(help="A folder with files it was made with, whose names alone it says; again for more."),
-    ] = None,
-    output: Annotated[str | None, typer.Option("-o", "--output", help="Write the replay too.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda …. Default: the best one here.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads. Default: torch's choice.")] = None,
-) -> int:
-    """Make a picture again from its own metadata and report how far the pixels differ.
-
-    Exit code 0 if they are identical, 1 if they are not.
-    """
-    clock = Clock()
-    from calotype.checkpoints import shelf
-    from calotype.tasks import picture as files
-    from calotype.tasks.replay import Comparison, replay
-    from calotype.tasks.studio import pick_device
-
-    made, record = files.read(picture, look_in or ())
-    record = record.moved(image=image, mask=mask)
-    record.request.check_sources()
-    if output is not None:
-        files.check_writable(files.output_paths(output, 1))
-    set_threads(threads)
-    # a name that only the picture gives is never fetched
-    path = its_model(record.request.model) if model is None else shelf.find(model, fetch=True)
-    loaded = shelf.load(path, pick_device(device), prediction=prediction, vae=vae)
-    identical = False
-    for event in _watched(replay(loaded, picture, made, record), clock):
-        if isinstance(event, Comparison):
-            identical = event.identical
-            if output is not None:
-                event.again.save(output)
-            verdict = "identical" if identical else "different"
-            print(f"{picture}: {verdict}, largest difference {event.largest}, mean {event.mean:.6f} of 255")
-    return 0 if identical else 1
-
-
-def its_model(name: str) -> Path:
-    from calotype.checkpoints import shelf
-
-    try:
-        return shelf.find(name)
-    except InputError:
-        raise InputError(
-            f"The picture's model {name} is not here; say with --model where it is, or with --look-in in "
-            "which folder its files lie."
-        ) from None
-
-
-def tell(picture: Picture) -> None:
-    """What the content check says of a picture, where it says anything."""
-    if picture.withheld is not None:
-        print(f"calotype: {picture.withheld}", file=sys.stderr)
-    elif picture.record.content is not None and picture.record.content.score is not None:
-        print(f"calotype: content check: {picture.record.content.told()}", file=sys.stderr)
-
-
-def _probe(path: Path, place: torch.device, prediction: str | None, vae: str | None) -> str | None:
-    """What the network itself says it predicts, None where the file says the same; told to the person."""
-    from calotype.checkpoints import shelf
-    from calotype.tasks.probe import probe
-
-    if prediction is not None:
-        raise InputError("--prediction says what --probe would find out; give one of them.")
-    model = shelf.load(path, place, vae=vae)
-    kind = probe(model).required(model)
-    print(f"calotype: the network of {path} predicts {kind}", file=sys.stderr)
-    return None if kind == model.config.parameterization else kind
-
-
-def _watched(events: Iterator[Any], clock: Clock) -> Iterator[Any]:
-    """The same events; on the way a progress bar is drawn, notices are printed and time is taken."""
-    from calotype.tasks.generate import Drawn, Encoded, Notice, Progress
-
-    stage = "text"
-    with _bar() as advance:
-        while True:
-            with clock.stage(stage):
-                event = next(events, None)
-            if event is None:
-                return
-            if isinstance(event, Notice):
-                print(f"calotype: {event.text}", file=sys.stderr)
-            elif isinstance(event, Encoded | Progress):
-                stage = "sampling"
-                advance(event)
-            elif isinstance(event, Drawn):
-                stage = "decoding"
-            yield event
-
-
-@contextmanager
-def _bar() -> Iterator[Any]:
-    """A function to hand events to, which draws them if a person is watching."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("drawing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("drawing", total=None)
-        yield lambda event: bar.update(task, total=event.steps, completed=getattr(event, "done", 0))
-
-
-def _keep(drawn: Drawn, paths: list[Path]) -> dict[int, Path]:
-    """Finished latents beside the pictures they are to become; where that fails, the run goes on without."""
-    from calotype.tasks import latents as kept
-
-    found: dict[int, Path] = {}
-    for index, latents, record in zip(drawn.indices, drawn.latents, drawn.records, strict=True):
-        place = kept.beside(paths[index])
-        try:
-            kept.write(place, latents, record)
-        except OutputError as error:
-            print(f"calotype: {error}", file=sys.stderr)
-            return found
-        found[index] = place
-    return found
-
-
 def _options(given: list[str]) -> dict[str, float]:
     options = {}
     for text in given:
@@ -458,23 +233,3 @@ def _margin(text: str) -> tuple[int, ...]:
     if len(sides) not in (1, 4):
         raise InputError(f"margin is {text!r}; give pixels as 32 or as LEFT,TOP,RIGHT,BOTTOM.")
     return sides if len(sides) == 4 else sides * 4
-
-
-def _animation(name: str, fps: float) -> Path:
-    from calotype.tasks.picture import ANIMATIONS
-
-    if Path(name).suffix.lower() not in ANIMATIONS:
-        raise OutputError(f"The animation {name} should end in .webp or .gif.")
-    if not 0 < fps <= 100:
-        raise InputError(f"fps is {fps:g}; give pictures a second, above 0 and up to 100.")
-    return Path(name)
-
-
-def set_threads(threads: int | None) -> None:
-    import torch
-
-    if threads is None:
-        return
-    if threads < 1:
-        raise InputError(f"threads is {threads}; give a whole number of at least 1.")
-    torch.set_num_threads(threads)

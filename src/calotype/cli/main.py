@@ -12,9 +12,10 @@ from calotype.cli.convert import convert
 from calotype.cli.data import fashion_mnist, icons, mnist, photos
 from calotype.cli.decode import decode
 from calotype.cli.evaluate import audit, compare, evaluate, report
-from calotype.cli.generate import generate, replay
+from calotype.cli.generate import generate
 from calotype.cli.inspect import inspect
 from calotype.cli.models import models
+from calotype.cli.replay import replay
 from calotype.cli.restore import deblur, denoise, inpaint, upscale
 from calotype.cli.serve import serve
 from calotype.cli.train import train_app

@@ -8,7 +8,7 @@ import typer
 
 from calotype.cli import safety
 from calotype.cli.clock import Clock
-from calotype.cli.generate import Places, draw
+from calotype.cli.drawing import Places, draw
 
 
 def vary(

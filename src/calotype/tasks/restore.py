@@ -11,20 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from calotype.diffusion.denoiser import Denoiser
 from calotype.diffusion.grids import karras
 from calotype.diffusion.measurement import LinearOperator, measured, solve
-from calotype.diffusion.noise import PictureNoise
-from calotype.diffusion.samplers import SAMPLERS
-from calotype.diffusion.tiles import tiled
 from calotype.errors import InputError
 from calotype.models.pixel_diffusion import PixelDiffusion
 from calotype.tasks.noise_level import (
@@ -36,6 +30,17 @@ from calotype.tasks.noise_level import (
 )
 from calotype.tasks.operators import Blur, Mask, downscaling, gaussian_blur
 from calotype.tasks.photo_file import Floats, Photo
+from calotype.tasks.posterior import (
+    BandedNoise,
+    Counter,
+    Options,
+    Restored,
+    Watch,
+    gathered,
+    seeds,
+    tiled,
+    walk,
+)
 
 ROUNDING = 1 / 255 / math.sqrt(12) * 2
 """What rounding to 8 bits adds to a picture in [-1, 1], as a deviation."""
@@ -45,54 +50,11 @@ NEAR = 0.1
 """What a sample may be wrong by, as the last correction towards an exact measurement takes it."""
 TURNS = 4
 """Of that correction."""
-BAND = 256
-"""Rows of noise that are made at once."""
 
-Watch = Callable[[int, int], None]
-"""Told (passes through the network done, total)."""
+FIRST_OF_START, FIRST_OF_GREY = 1_000_000, 2_000_000
+"""Numbers of draws apart from the samplers', which count from 0."""
 
-
-@dataclass(frozen=True)
-class Options:
-    """How to restore.
-
-    samples  pictures drawn from the posterior; 0 takes the one-pass mean, where there is one
-    seed     sample i takes seed + i
-    steps    of each sample
-    tile     pixels a side of what goes through the network at once
-    overlap  how much of a tile's rim is only looked at
-    jacobian go backwards through the network (PiGDM): better guided, three times slower
-    """
-
-    samples: int = 0
-    seed: int = 0
-    steps: int = 30
-    tile: int = 512
-    overlap: int = 64
-    jacobian: bool = False
-
-    def __post_init__(self) -> None:
-        for name, least in (("samples", 0), ("steps", 1), ("tile", 32), ("overlap", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} is {getattr(self, name)}; give {least} or more.")
-        if not 0 <= self.seed < 2**64:
-            raise InputError(f"seed is {self.seed}; give a whole number from 0 to 2**64 - 1.")
-
-
-@dataclass(frozen=True)
-class Restored:
-    """What came out.
-
-    photo      the one-pass mean, the mean of the samples, or the only sample
-    samples    the samples, where more than one was asked for
-    deviation  (C H W) the samples' standard deviation in each pixel, on the scale where white is 1
-    told       what was found out on the way, such as the estimated noise
-    """
-
-    photo: Photo
-    samples: tuple[Photo, ...] = ()
-    deviation: Floats | None = None
-    told: str = ""
+__all__ = ["Options", "Restored", "Watch", "deblur", "denoise", "inpaint", "restore", "upscale"]
 
 
 def denoise(
@@ -172,8 +134,8 @@ def _denoise(
         # see is drawn, so that all in all it is white, as the model knows it.
         sigma = sigma * math.sqrt(3)
     sigma = min(max(sigma, model.config.sigma_min), model.config.sigma_max)
-    calls = _Counter(watch, options.samples * options.steps or 1)
-    denoiser = calls.counting(_tiled(model, options))
+    calls = Counter(watch, options.samples * options.steps or 1)
+    denoiser = calls.counting(tiled(model, options))
 
     def start(seed: int) -> Tensor:
         whole = x[None].expand(1, 3, -1, -1)  # (C H W) -> (1 3 H W)
@@ -193,10 +155,10 @@ def _denoise(
     grid = karras(options.steps, min(model.config.sigma_min, sigma / 2), sigma)
 
     def draws() -> Iterator[Floats]:
-        for seed in _seeds(options):
-            yield pixels(_walk(denoiser, start(seed).to(model.device), grid, seed))
+        for seed in seeds(options):
+            yield pixels(walk(denoiser, start(seed).to(model.device), grid, seed))
 
-    return _gathered(photo, draws(), options.samples, told)
+    return gathered(photo, draws(), options.samples, told)
 
 
 def inpaint(
@@ -331,9 +293,9 @@ def _sampled(
     grey = y.shape[1] == 1
     y = y.expand(-1, 3, -1, -1).to(model.device)  # (1 C h w) -> (1 3 h w)
     count = max(1, options.samples)
-    calls = _Counter(watch, count * options.steps)
+    calls = Counter(watch, count * options.steps)
     denoiser = measured(
-        calls.counting(_tiled(model, options)),
+        calls.counting(tiled(model, options)),
         operator,
         y,
         sigma_y,
@@ -345,9 +307,9 @@ def _sampled(
     grid = karras(options.steps, model.config.sigma_min, FAR)
 
     def draws() -> Iterator[Floats]:
-        for seed in _seeds(options):
+        for seed in seeds(options):
             noise = BandedNoise(seed, FIRST_OF_START)
-            clean = _walk(denoiser, first + FAR * noise(first), grid, seed)
+            clean = walk(denoiser, first + FAR * noise(first), grid, seed)
             if sigma_y <= ROUNDING:  # where only rounding stands between, a sample keeps to the measurement
                 for _ in range(TURNS):  # and to what can be shown: onto one and the other by turns
                     clean = clean.clamp(-1, 1)
@@ -357,79 +319,4 @@ def _sampled(
             yield (((clean.mean(0, keepdim=True) if grey else clean) + 1) / 2).numpy()
 
     assert first.shape[-2:] == size, "the operator's adjoint gives pictures of another size"
-    return _gathered(photo, draws(), count, "")
-
-
-FIRST_OF_START, FIRST_OF_GREY = 1_000_000, 2_000_000
-"""Numbers of draws apart from the samplers', which count from 0."""
-
-
-class BandedNoise:
-    """`PictureNoise` of one seed, made band by band: the same numbers in a tenth of the memory."""
-
-    def __init__(self, seed: int, draw: int = 0) -> None:
-        self.seed, self.draw = seed, draw
-
-    def __call__(self, x: Tensor, /) -> Tensor:
-        noise = torch.empty_like(x)
-        for top in range(0, x.shape[-2], BAND):
-            band = x[..., top : top + BAND, :]
-            noise[..., top : top + BAND, :] = PictureNoise([self.seed], self.draw, (top, 0))(band)
-        self.draw += 1
-        return noise
-
-
-def _seeds(options: Options) -> list[int]:
-    return [(options.seed + i) % 2**64 for i in range(max(1, options.samples))]
-
-
-def _walk(denoiser: Denoiser, x: Tensor, grid: Tensor, seed: int) -> Tensor:
-    """One draw from the posterior, by a sampler whose spread converges in second order: DDPM's would be a
-    seventh too small at 20 steps.
-    """
-    for step in SAMPLERS["dpmpp_2m_sde"](denoiser, x, grid, BandedNoise(seed)):
-        x = step.x
-    return x
-
-
-def _tiled(model: PixelDiffusion, options: Options) -> Denoiser:
-    factor = model.config.network.factor
-    return tiled(model.denoiser, options.tile, options.overlap, factor)
-
-
-@dataclass
-class _Counter:
-    """Tells a watcher of every pass of the whole picture through the network."""
-
-    watch: Watch | None
-    total: int
-    done: int = 0
-
-    def counting(self, denoiser: Denoiser) -> Denoiser:
-        def counted(x: Tensor, sigma: Tensor, /) -> Tensor:
-            clean = denoiser(x, sigma)
-            self.done += 1
-            if self.watch is not None:
-                self.watch(self.done, self.total)
-            return clean
-
-        return counted
-
-
-def _gathered(photo: Photo, draws: Iterator[Floats], count: int, told: str) -> Restored:
-    """Mean and deviation of samples (Welford's running sums), and the samples where there are several."""
-    mean: NDArray[Any] | None = None
-    squares: Any = 0.0
-    kept = []
-    for i, sample in enumerate(draws, 1):
-        if count > 1:
-            kept.append(photo.with_pixels(sample.clip(0, 1)))
-        if mean is None:
-            mean, squares = sample.copy(), np.zeros_like(sample)
-        else:
-            step = sample - mean
-            mean += step / i
-            squares += step * (sample - mean)
-    assert mean is not None
-    deviation = np.sqrt(squares / (count - 1)) if count > 1 else None
-    return Restored(photo.with_pixels(mean.clip(0, 1)), tuple(kept), deviation, told)
+    return gathered(photo, draws(), count, "")
