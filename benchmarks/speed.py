@@ -1,0 +1,303 @@
+"""Calotype beside diffusers on one file of weights: Stable Diffusion 1.5's shape, random numbers.
+
+    python benchmarks/speed.py [--size 512] [--rounds 2] [--threads 2] [--dtype float32] [--weights FOLDER]
+
+Each side is a process of its own, asked alternately for the same work, so that what slows the machine slows
+both. diffusers runs without a checker, in the better of its two memory layouts. A whole picture is reckoned
+from its parts: the text, 20 guided steps and the decoder. Peak memory is the process' VmHWM, mapped pages of
+the file included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+STEPS = 20
+GUIDANCE = 7.5
+PROMPT = "a photograph of an astronaut riding a horse"
+FILE, FOLDER = "sd15-fp16.safetensors", "sd15"
+
+
+def write(place: Path) -> None:
+    """The weights once: a single fp16 file, and the settings beside it that diffusers asks for."""
+    from calotype.checkpoints import diffusers_writer, single_file
+    from calotype.conditioning.tokenizer import Tokenizer
+    from calotype.models.latent_diffusion import build
+    from calotype.models.presets import sd1
+
+    model = build(sd1(), Tokenizer.clip(), seed=0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for part in model.parts().values():
+            for parameter in part.parameters():
+                if parameter.ndim > 1 and not bool(parameter.any()):  # a branch that would begin at zero
+                    parameter.normal_(0.0, 0.3 * parameter[0].numel() ** -0.5, generator=generator)
+    single_file.write(place / FILE, model, torch.float16, {})
+    diffusers_writer.write(place / FOLDER, model, torch.float16, {})
+    for weights in (place / FOLDER).glob("*/*.safetensors"):
+        weights.unlink()
+
+
+class Ours:
+    """Calotype as its own commands run it."""
+
+    def load(self, place: Path, size: int, dtype: torch.dtype, device: str) -> None:
+        from calotype.checkpoints import shelf
+        from calotype.tasks.generate import Encoded, generate
+        from calotype.tasks.request import Request
+
+        self.model = shelf.load(place / FILE, device, dtype)
+        asked = Request(
+            prompts=PROMPT, steps=1000, guidance=GUIDANCE, sampler="euler", seed=1, width=size, height=size
+        )
+        self.run = generate(self.model, asked)
+        while not isinstance(next(self.run), Encoded):
+            pass
+        self.pixels = torch.zeros(1, 3, size, size)
+        self.latents = torch.randn(4, size // 8, size // 8)
+
+    def step(self) -> None:
+        next(self.run)
+
+    def encode(self) -> None:
+        from calotype.tasks.pixels import encode_pixels
+
+        encode_pixels(self.model, self.pixels, None)
+
+    def decode(self) -> None:
+        from calotype.tasks.pixels import decode
+
+        decode(self.model, self.latents)
+
+    def layout(self, channels_last: bool) -> None:
+        """Calotype chooses its own."""
+
+
+class Theirs:
+    """diffusers' pipeline, its parts called as its `__call__` does."""
+
+    def load(self, place: Path, size: int, dtype: torch.dtype, device: str) -> None:
+        from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
+
+        self.pipe = StableDiffusionPipeline.from_single_file(
+            place / FILE,
+            config=str(place / FOLDER),
+            torch_dtype=dtype,
+            local_files_only=True,
+            safety_checker=None,
+        ).to(device)
+        self.pipe.scheduler = EulerDiscreteScheduler.from_config(self.pipe.scheduler.config)
+        self.pipe.scheduler.set_timesteps(1000)
+        self.times = iter(self.pipe.scheduler.timesteps)
+        with torch.inference_mode():
+            told, other = self.pipe.encode_prompt(PROMPT, device, 1, True, negative_prompt="")
+            self.text = torch.cat([other, told])
+        self.x = torch.randn(1, 4, size // 8, size // 8, device=device, dtype=dtype)
+        self.latents = self.x
+        self.pixels = torch.zeros(1, 3, size, size, device=device, dtype=dtype)
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        scheduler, time = self.pipe.scheduler, next(self.times)
+        both = scheduler.scale_model_input(torch.cat([self.x] * 2), time)
+        other, told = self.pipe.unet(both, time, encoder_hidden_states=self.text).sample.chunk(2)
+        self.x = scheduler.step(other + GUIDANCE * (told - other), time, self.x).prev_sample
+
+    @torch.inference_mode()
+    def encode(self) -> None:
+        self.pipe.vae.encode(self.pixels).latent_dist.mode()
+
+    @torch.inference_mode()
+    def decode(self) -> None:
+        made = self.pipe.vae.decode(self.latents / self.pipe.vae.config.scaling_factor).sample
+        self.pipe.image_processor.postprocess(made)
+
+    def layout(self, channels_last: bool) -> None:
+        wanted = torch.channels_last if channels_last else torch.contiguous_format
+        self.pipe.unet.to(memory_format=wanted)
+        self.pipe.vae.to(memory_format=wanted)
+
+
+SIDES: dict[str, Callable[[], Ours | Theirs]] = {"calotype": Ours, "diffusers": Theirs}
+
+
+def work(name: str, place: Path, size: int, threads: int, dtype: torch.dtype, device: str) -> None:
+    """One side: reads a word a line, does it, answers with the seconds it took, or for `peak` with bytes."""
+    torch.set_num_threads(threads)
+    side = SIDES[name]()
+    if name == "calotype":
+        import calotype.checkpoints.shelf
+        import calotype.tasks.generate  # noqa: F401
+    else:
+        from diffusers import StableDiffusionPipeline  # noqa: F401
+
+    def settle() -> None:
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    print("ready", flush=True)
+    for line in sys.stdin:
+        word = line.strip()
+        start = time.perf_counter()
+        if word == "peak":
+            status = Path("/proc/self/status").read_text()
+            high = re.search(r"VmHWM:\s+(\d+)", status)
+            assert high is not None
+            found = int(high[1]) * 1024 if device == "cpu" else torch.cuda.max_memory_allocated()
+            print(found, flush=True)
+            continue
+        if word == "load":
+            side.load(place, size, dtype, device)
+            side.step()
+        elif word in ("contiguous", "channels_last"):
+            side.layout(word == "channels_last")
+        else:
+            getattr(side, word)()
+        settle()
+        print(time.perf_counter() - start, flush=True)
+
+
+class Worker:
+    """A side's process, as the one who asks sees it."""
+
+    def __init__(self, name: str, given: argparse.Namespace, place: Path) -> None:
+        options = [str(place), str(given.size), str(given.threads), given.dtype, given.device]
+        command = [sys.executable, __file__, "--side", name, *options]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._answer("ready")
+
+    def __call__(self, word: str) -> float:
+        assert self.process.stdin is not None
+        print(word, file=self.process.stdin, flush=True)
+        return float(self._answer())
+
+    def _answer(self, wanted: str | None = None) -> str:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            text = line.strip()
+            if text == wanted or (wanted is None and re.fullmatch(r"[\d.e+-]+", text)):
+                return text
+        raise SystemExit("a side ended before its work was done")
+
+
+def rate(dtype: torch.dtype, device: str, seconds: float = 2.0) -> float:
+    """FLOP/s of a large matrix product."""
+    a = torch.randn(2048, 2048, device=device).to(dtype)
+    count, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        float((a @ a)[0, 0])
+        count += 1
+    return count * 2 * 2048**3 / (time.perf_counter() - start)
+
+
+def flops(size: int) -> float:
+    """Of one guided step, counted on the network without numbers."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from calotype.models.presets import sd1
+    from calotype.networks.unet import UNet
+
+    with torch.device("meta"):
+        network = UNet(sd1().unet)
+        x, label, text = torch.zeros(2, 4, size // 8, size // 8), torch.zeros(1), torch.zeros(2, 77, 768)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(x, label, text)
+    return float(counter.get_total_flops())
+
+
+def measure(given: argparse.Namespace, place: Path) -> dict[str, Any]:
+    """Everything, the two sides by turns."""
+    dtype = getattr(torch, given.dtype)
+    (place / FILE).read_bytes()  # so that neither side finds the disk cold
+    workers = {name: Worker(name, given, place) for name in SIDES}
+    seconds: dict[str, dict[str, list[float]]] = {name: {} for name in SIDES}
+
+    def ask(word: str, names: list[str], called: str | None = None) -> None:
+        for name in names:
+            seconds[name].setdefault(called or word, []).append(workers[name](word))
+
+    ask("load", list(SIDES))
+    layouts: dict[str, float] = {}
+    for layout in ("contiguous", "channels_last"):
+        workers["diffusers"](layout)
+        workers["diffusers"]("step")  # its first in this layout
+        layouts[layout] = workers["diffusers"]("step")
+    if layouts["contiguous"] < layouts["channels_last"]:
+        workers["diffusers"]("contiguous")
+    rates = []
+    for turn in range(given.rounds):
+        rates.append(rate(dtype, given.device))
+        names = list(SIDES) if turn % 2 else list(SIDES)[::-1]
+        for word in ("step", "decode", "encode"):
+            ask(word, names)
+    peak = {name: workers[name]("peak") for name in SIDES}
+    best = {name: {word: min(took) for word, took in told.items()} for name, told in seconds.items()}
+    for told in best.values():
+        told["picture"] = STEPS * told["step"] + told["decode"]
+    measured = statistics.median(rates)
+    return {
+        "machine": platform.processor() or platform.machine(),
+        "versions": {name: _version(name) for name in ("torch", "diffusers", "calotype")},
+        "size": given.size,
+        "threads": given.threads,
+        "dtype": given.dtype,
+        "device": given.device,
+        "diffusers layouts, seconds a step": {k: round(v, 3) for k, v in layouts.items()},
+        "best seconds": {n: {w: round(s, 3) for w, s in told.items()} for n, told in best.items()},
+        "all seconds": {n: {w: [round(s, 3) for s in v] for w, v in t.items()} for n, t in seconds.items()},
+        "ratio, diffusers/calotype": {
+            word: round(best["diffusers"][word] / took, 3) for word, took in best["calotype"].items()
+        },
+        "peak GB": {name: round(value / 1e9, 2) for name, value in peak.items()},
+        "peak ratio, calotype/diffusers": round(peak["calotype"] / peak["diffusers"], 3),
+        "matmul TFLOP/s": round(measured / 1e12, 4),
+        "share of it in a step": {n: round(flops(given.size) / best[n]["step"] / measured, 3) for n in SIDES},
+    }
+
+
+def _version(name: str) -> str:
+    from importlib.metadata import version
+
+    return version(name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--weights", type=Path, help="a folder to keep them in; default: a temporary one")
+    parser.add_argument("--side", nargs=6, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.side:
+        name, place, size, threads, dtype, device = given.side
+        work(name, Path(place), int(size), int(threads), getattr(torch, dtype), device)
+        return
+    torch.set_num_threads(given.threads)
+    with tempfile.TemporaryDirectory() as temporary:
+        place = given.weights or Path(temporary)
+        place.mkdir(parents=True, exist_ok=True)
+        if not (place / FILE).exists():
+            write(place)
+        print(json.dumps(measure(given, place), indent=1))
+
+
+if __name__ == "__main__":
+    main()
