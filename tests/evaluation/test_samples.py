@@ -105,7 +105,7 @@ def test_a_perfect_model_gets_perfect_figures(
             clip=clip_folder,  # type: ignore[arg-type]
         )
         samples: dict[str, object] = found["samples"]
-        assert samples["protocol"] == {"drawn": 12, "features": "EffNet-Lite0"}
+        assert samples["protocol"]["drawn"] == 12  # type: ignore[index]
         return samples
 
     good, bad = figures(perfect), figures(blind)

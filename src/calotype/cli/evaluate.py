@@ -34,6 +34,18 @@ def evaluate(
         Path | None,
         typer.Option(help="Folder of a CLIP as transformers writes it: adds CLIPScore to --samples."),
     ] = None,
+    labels: Annotated[
+        bool,
+        typer.Option(
+            "--labels", help="Are drawn classes recognised by a classifier that the training split teaches?"
+        ),
+    ] = False,
+    alignment: Annotated[
+        bool,
+        typer.Option(
+            "--alignment", help="Do drawn pictures fit their words, by a dual encoder taught alike?"
+        ),
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first file that is not a usable picture.")
     ] = False,
@@ -58,6 +70,8 @@ def evaluate(
         content=content,
         samples=samples,
         clip=clip,
+        labels=labels,
+        alignment=alignment,
     )
     print(json.dumps(found, indent=1))
     if out is not None and shown:

@@ -76,7 +76,9 @@ def denoising_errors(
             images = (pictures[rows].float() / 127.5 - 1).to(model.device, memory_format=torch.channels_last)
             x0 = model.autoencoder.encode(images).mode()
             noise = PictureNoise(rows.tolist())
-            conditions = [model.text_encoder([several[i] for i in rows.tolist()]) for several in texts]
+            conditions = [
+                model.told([several[i] for i in rows.tolist()]).to(model.device) for several in texts
+            ]
             errors = []
             for level in levels[rows].unbind(1):  # (n E) -> E of (n)
                 drawn = noise(x0).to(memory_format=torch.channels_last)

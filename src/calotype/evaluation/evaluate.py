@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from calotype.checkpoints import native
 from calotype.data.folder import PictureFolder, Record
 from calotype.errors import InputError, OutputError
@@ -18,6 +20,7 @@ from calotype.evaluation.given import Clip
 from calotype.evaluation.protocol import engine, pixels_sha256
 from calotype.evaluation.reconstruction import reconstruction
 from calotype.evaluation.samples import sample_figures
+from calotype.evaluation.teaching import Teaching, check_classes, classes_of
 from calotype.networks.autoencoder import Autoencoder
 
 RESIZE = "shorter side by Lanczos, the middle square"
@@ -36,6 +39,8 @@ def evaluate(
     content: bool = False,
     samples: int = 0,
     clip: str | Path | None = None,
+    labels: bool = False,
+    alignment: bool = False,
 ) -> dict[str, Any]:
     """Measure a Calotype checkpoint on at most `count` pictures of a folder's `split`.
 
@@ -46,6 +51,8 @@ def evaluate(
     pictures show (see `evaluation.content`), against the folder's training split; and "samples", figures on
     so many pictures drawn from the measured pictures' captions, against these (see `evaluation.samples`).
     `clip`, a folder of transformers' with a CLIP, adds "clip_score" to these (needs the extra clip).
+    Networks that the folder's training split teaches here add two sections on the same pictures: `labels`,
+    of a model of classes, "labels" (`evaluation.recognition`), `alignment` "alignment" (`.alignment`).
     `out` writes the same as JSON.  Raises InputError, DataError, CheckpointError or OutputError.
     """
     if count < 1:
@@ -54,6 +61,12 @@ def evaluate(
         raise InputError("Figures on drawn pictures need `draw`, a function that draws them.")
     if clip is not None and not samples:
         raise InputError("CLIPScore is of drawn pictures; say how many to draw with samples.")
+    if (labels or alignment) and not samples:
+        raise InputError("Labels and alignment are of drawn pictures; say how many to draw with samples.")
+    if (labels or alignment) and split == "train":
+        raise InputError(
+            "Labels and alignment are judged by networks that the training split teaches; measure on another."
+        )
     judge = Clip(Path(clip)) if clip is not None else None
     info = native.describe(model)
     size = info.config.size
@@ -62,7 +75,13 @@ def evaluate(
         folder.records = of_kinds(folder.records, kinds, folder.path)
     folder.records = thinned(folder.records, count)
     pictures = folder.load_all(size)
+    if labels:
+        check_classes(info.config, folder)
     captions = captions_of(folder)
+    if (
+        classes_of(info.config) == folder.classes != ()
+    ):  # a caption says "t shirt" where the class is "t-shirt"
+        captions = ["" if r.label is None else folder.classes[r.label] for r in folder.records]
     found: dict[str, Any] = {
         "protocol": {
             "model": info.config.name,
@@ -88,9 +107,20 @@ def evaluate(
     if isinstance(autoencoder, Autoencoder):
         found["reconstruction"] = reconstruction(autoencoder, pictures)
     if draw is not None and samples:
-        asked = [captions[i % len(captions)] for i in range(samples)]
+        rows = spread(samples, len(captions))
+        asked = [captions[row] for row in rows]
         drawn = stack(draw(asked, 0))
         found["samples"] = sample_figures(drawn, asked, pictures, captions, judge)
+        if labels or alignment:
+            training = PictureFolder(folder.path, size, "train")
+            if kinds:
+                training.records = of_kinds(training.records, kinds, folder.path)
+            teaching = Teaching(training, size)
+        if labels:
+            truth = torch.tensor([record.label for record in folder.records])
+            found["labels"] = teaching.labels(drawn, truth[rows], pictures, truth)
+        if alignment:
+            found["alignment"] = teaching.alignment(drawn, asked, pictures, captions)
     if draw is not None and content:
         training = PictureFolder(folder.path, size, "train")
         found["content"] = content_figures(draw, training, pictures, captions)
@@ -102,6 +132,11 @@ def evaluate(
 def thinned(records: Sequence[Record], count: int) -> list[Record]:
     """At most `count` of the records, evenly through their order."""
     return list(records[:: max(1, len(records) // count)][:count])
+
+
+def spread(count: int, among: int) -> list[int]:
+    """`count` rows evenly through `among`, each of them again and again where there are fewer."""
+    return [i * among // count if count < among else i % among for i in range(count)]
 
 
 def of_kinds(records: Sequence[Record], kinds: Sequence[str], folder: Path) -> list[Record]:

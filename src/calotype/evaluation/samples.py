@@ -36,7 +36,7 @@ def sample_figures(
     if clip is not None:
         found["clip_score"] = measured("clip_score", clip(drawn, asked))
         yardstick["clip_score"] = measured("clip_score", clip(real, captions))
-    protocol = {"drawn": len(drawn), "features": "EffNet-Lite0"}
+    protocol = {"drawn": len(drawn), "features": "EffNet-Lite0", "prompts": "evenly through the captions"}
     return {"protocol": protocol, **found, "real": yardstick}
 
 

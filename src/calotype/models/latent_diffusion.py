@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -104,6 +104,13 @@ class LatentDiffusion:
     def replace(self, **changes: Any) -> LatentDiffusion:
         """The same model with some fields exchanged."""
         return dataclasses.replace(self, **changes)
+
+    def told(self, prompts: Sequence[str]) -> Conditioning:
+        """What the denoiser hears of prompts, or of the names of classes, where the model draws these."""
+        if self.config.classes:
+            return Conditioning(label=torch.tensor([self.config.label_of(prompt) for prompt in prompts]))
+        found: Conditioning = self.text_encoder(list(prompts))
+        return found
 
     @property
     def device(self) -> torch.device:

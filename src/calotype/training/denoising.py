@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from calotype.checkpoints import native
-from calotype.conditioning.conditioning import Conditioning
 from calotype.diffusion.grids import GRIDS
 from calotype.diffusion.guidance import guided
 from calotype.diffusion.loss import (
@@ -151,14 +150,6 @@ class DiffusionObjective(Objective):
         native.save(path, self._model[0], recipe=recipe)
 
 
-def told(model: LatentDiffusion, prompts: Sequence[str]) -> Conditioning:
-    """What the denoiser hears of prompts, or of the names of classes."""
-    if model.config.classes:
-        return Conditioning(label=torch.tensor([model.config.label_of(prompt) for prompt in prompts]))
-    found: Conditioning = model.text_encoder(list(prompts))
-    return found
-
-
 @torch.no_grad()
 def draw(model: LatentDiffusion, prompts: Sequence[str], shape: Sequence[int]) -> Tensor:
     """Pictures (N 3 H W) in [-1, 1] of the prompts from latents of `shape` (C h w): a training's preview."""
@@ -167,7 +158,7 @@ def draw(model: LatentDiffusion, prompts: Sequence[str], shape: Sequence[int]) -
     device = next(model.denoiser.network.parameters()).device
     blank = torch.zeros(len(prompts), *shape, device=device)
     sigmas = GRIDS["trailing"](schedule)(20, schedule.sigma_min, schedule.sigma_max)
-    conditions = (told(model, prompts).to(device), told(model, [""] * len(prompts)).to(device))
+    conditions = (model.told(prompts).to(device), model.told([""] * len(prompts)).to(device))
     denoiser = guided(model.denoiser, conditions, model.config.defaults.guidance)
     latents = blank
     for step in SAMPLERS["ddim"](denoiser, noise(blank) * sigmas[0], sigmas, noise):

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from calotype.checkpoints import native
+from calotype.checkpoints.cache import cached
 from calotype.conditioning.text import TextEncoder
-from calotype.errors import OutputError
 from calotype.networks.autoencoder import Autoencoder
-
-
-def cache_folder() -> Path:
-    """Where caches live: $CALOTYPE_CACHE, or calotype/ in the user's cache folder."""
-    named = os.environ.get("CALOTYPE_CACHE")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "calotype"
 
 
 class Latents:
@@ -68,30 +56,6 @@ class Pixels:
 def to_signed(pictures: Tensor) -> Tensor:
     """uint8 0..255 to float32 in [-1, 1], same shape."""
     return pictures.float() / 127.5 - 1
-
-
-def cached(key: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Tensors from the cache file of `key` (which names all that they depend on), computed if absent.
-
-    Processes may ask at once: each writes under its own temporary name.  Raises OutputError when
-    the cache cannot be written.
-    """
-    path = cache_folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.safetensors"
-    if path.is_file():
-        return dict(safetensors.torch.load_file(path))
-    made = compute()
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_file(made, partial)
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(
-            f"The cache folder {path.parent} cannot be written ({error}); free some space there "
-            "or name another folder in CALOTYPE_CACHE."
-        ) from error
-    return made
 
 
 @torch.no_grad()
