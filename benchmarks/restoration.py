@@ -2,9 +2,9 @@
 
     python benchmarks/restoration.py --model FILE --tiles FOLDER --out docs/restored
 
-writes docs/restored.json, its numbers, and docs/restored.md, its tables.  --lines chooses some of a to e,
---crop takes the middle of every picture only (a quick look; the page says so), --samples and --steps change
-the effort.
+writes docs/restored.json, its numbers, and docs/restored.md, its tables.  --lines chooses some of a to e;
+what an earlier run of the same weights found for the others stays.  --crop takes the middle of pictures only
+(the page says so), --samples (16 at least in d) and --steps change the effort.
 Needs the extra `benchmarks`.  FOLDER is what `calotype data photos` made: its held-out photographs, which are
 no test pictures, fit the scaling of the uncertainty.
 """
@@ -301,7 +301,7 @@ def summary(line: str, rows: dict[str, Any]) -> dict[str, Any]:
 def page(found: dict[str, Any]) -> str:
     lines = ["# Restoration, measured", "", found["about"], "", PUBLISHED, ""]
     for line, rows in found["lines"].items():
-        lines += [f"## {TITLES[line]}", ""]
+        lines += [f"## {TITLES[line]}", "", found["effort"][line], ""]
         if line == "e":
             rows = {"": rows}
         whole = {**rows, **summary(line, rows)}
@@ -334,16 +334,22 @@ def main() -> None:
         return
     info = native.describe(path)
     step = info.recipe.get("step", "?")
-    cut = f" Only the middle {chosen.crop} pixels of each picture were used." if chosen.crop else ""
     about = (
         f"Weights {info.weights_hash[:12]}, trained for {step} steps of "
-        f"{info.recipe.get('training', {}).get('batch', '?')} crops; {chosen.samples} samples of "
-        f"{chosen.steps} steps where samples are drawn.{cut} Made by `benchmarks/restoration.py`."
+        f"{info.recipe.get('training', {}).get('batch', '?')} crops. Made by `benchmarks/restoration.py`."
     )
-    found: dict[str, Any] = {"about": about, "lines": {}}
+    cut = f"the middle {chosen.crop} pixels of each picture" if chosen.crop else "whole pictures"
+    numbers = chosen.out.with_suffix(".json")
+    found: dict[str, Any] = json.loads(numbers.read_text(encoding="utf-8")) if numbers.is_file() else {}
+    if found.get("about") != about:
+        found = {"about": about, "effort": {}, "lines": {}}
     for line in chosen.lines:
         found["lines"][line] = LINES[line](model, chosen)
-        chosen.out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        samples = max(16, chosen.samples) if line == "d" else chosen.samples
+        drawn = f", {samples} samples of {chosen.steps} steps" if line in "bcd" else ""
+        found["effort"][line] = f"{cut}{drawn}.".capitalize()
+        found["lines"] = dict(sorted(found["lines"].items()))
+        numbers.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         chosen.out.with_suffix(".md").write_text(page(found), encoding="utf-8")
 
 
