@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,18 @@ def decoding(config: ModelConfig, pixels: int, itemsize: int = FLOAT) -> int:
         return 0
     channels = config.autoencoder.block_channels
     return itemsize * 3 * channels[min(1, len(channels) - 1)] * pixels
+
+
+def peak() -> int:
+    """The most bytes of memory that this process has held at once."""
+    try:
+        told = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
+        return 1024 * next(int(line[1]) for line in told if line and line[0] == "VmHWM:")
+    except (OSError, StopIteration):
+        import resource  # not on every system
+
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else 1024 * most
 
 
 def free(device: torch.device) -> int | None:

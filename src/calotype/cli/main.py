@@ -12,6 +12,7 @@ from calotype.cli.convert import convert
 from calotype.cli.data import fashion_mnist, icons, mnist, photos
 from calotype.cli.decode import decode
 from calotype.cli.evaluate import audit, compare, evaluate, report
+from calotype.cli.forecasts import plan
 from calotype.cli.generate import generate
 from calotype.cli.inspect import inspect
 from calotype.cli.models import models
@@ -48,6 +49,8 @@ app.command("report")(report)
 for _task in (denoise, inpaint, upscale, deblur):
     app.command(_task.__name__)(_task)
 app.command("serve")(serve)
+app.command("plan", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(plan)
+app.command("plan", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(plan)
 app.add_typer(train_app, name="train")
 app.add_typer(data_app, name="data")
 

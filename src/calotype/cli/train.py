@@ -7,16 +7,26 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from calotype.cli import forecasts
+
 if TYPE_CHECKING:
     from calotype.models.config import ModelConfig
+    from calotype.training.config import (
+        AutoencoderTraining,
+        DiffusionTraining,
+        PixelTraining,
+        TextTraining,
+        TrainConfig,
+    )
     from calotype.training.fit import Plan, Run
     from calotype.training.sessions import DataSet
 
 C = TypeVar("C")
+Watch = Callable[[str, int, int], None]
 
 train_app = typer.Typer(help="Train on your own pictures.", no_args_is_help=True)
 
@@ -37,6 +47,9 @@ Strict = Annotated[
     bool, typer.Option("--strict", help="Stop at the first file that is not a usable picture.")
 ]
 Device = Annotated[str | None, typer.Option(help="cpu to keep off the GPU.")]
+Foretell = Annotated[
+    bool, typer.Option("--plan", help="Say what the run would cost, into --out, and do not begin it.")
+]
 
 
 @train_app.command("autoencoder")
@@ -53,6 +66,7 @@ def autoencoder(
     inexact: Inexact = False,
     strict: Strict = False,
     device: Device = None,
+    foretell: Foretell = False,
 ) -> None:
     """Train the KL autoencoder of a model."""
     from calotype.training.config import AutoencoderTraining, override
@@ -62,10 +76,13 @@ def autoencoder(
 
     config = override(_recipe(recipe, model, AUTOENCODER_RECIPES, AutoencoderTraining), settings or ())
     preset = _preset(model)
+
+    def prepare(config: AutoencoderTraining, data: DataSet, plan: Plan, watch: Watch) -> Run:
+        del watch
+        return prepare_autoencoder(config, preset, data, plan, init_from=init_from)
+
     plan = Plan(out, resume, minutes, device, threads, inexact)
-    with watching() as watch:
-        data = _read(folder, picture_size(config, preset), strict, watch)
-    _complete(prepare_autoencoder(config, preset, data, plan, init_from=init_from), data, plan)
+    _go(prepare, config, folder, picture_size(config, preset), plan, strict=strict, foretell=foretell)
 
 
 @train_app.command("text")
@@ -83,6 +100,7 @@ def text(
     inexact: Inexact = False,
     strict: Strict = False,
     device: Device = None,
+    foretell: Foretell = False,
 ) -> None:
     """Teach the text encoder what its captions look like, before the diffusion model."""
     from calotype.training.config import TextTraining, override
@@ -92,13 +110,14 @@ def text(
 
     config = override(_recipe(recipe, model, TEXT_RECIPES, TextTraining), settings or ())
     preset = _preset(model)
-    plan = Plan(out, resume, minutes, device, threads, inexact)
-    with watching() as watch:
-        data = _read(folder, picture_size(config, preset), strict, watch)
-        run = prepare_text(
+
+    def prepare(config: TextTraining, data: DataSet, plan: Plan, watch: Watch) -> Run:
+        return prepare_text(
             config, preset, data, plan, autoencoder=autoencoder, init_from=init_from, watch=watch
         )
-    _complete(run, data, plan)
+
+    plan = Plan(out, resume, minutes, device, threads, inexact)
+    _go(prepare, config, folder, picture_size(config, preset), plan, strict=strict, foretell=foretell)
 
 
 @train_app.command("diffusion")
@@ -123,6 +142,7 @@ def diffusion(
     inexact: Inexact = False,
     strict: Strict = False,
     device: Device = None,
+    foretell: Foretell = False,
 ) -> None:
     """Train the text-conditioned diffusion model, in latents or in pixels."""
     import dataclasses
@@ -139,10 +159,9 @@ def diffusion(
         preset = dataclasses.replace(preset, autoencoder=None, unet=unet)
     if labels:
         preset = preset.of_classes(("",))  # their names come from the folder
-    plan = Plan(out, resume, minutes, device, threads, inexact)
-    with watching() as watch:
-        data = _read(folder, picture_size(config, preset), strict, watch)
-        run = prepare_diffusion(
+
+    def prepare(config: DiffusionTraining, data: DataSet, plan: Plan, watch: Watch) -> Run:
+        return prepare_diffusion(
             config,
             preset,
             data,
@@ -152,7 +171,9 @@ def diffusion(
             init_from=init_from,
             watch=watch,
         )
-    _complete(run, data, plan)
+
+    plan = Plan(out, resume, minutes, device, threads, inexact)
+    _go(prepare, config, folder, picture_size(config, preset), plan, strict=strict, foretell=foretell)
 
 
 @train_app.command("pixels")
@@ -169,6 +190,7 @@ def pixels(
     inexact: Inexact = False,
     strict: Strict = False,
     device: Device = None,
+    foretell: Foretell = False,
 ) -> None:
     """Train a denoiser of photographs, which needs no words: for `calotype denoise` and its like."""
     from calotype.models.pixel_diffusion import PIXEL_PRESETS
@@ -179,10 +201,13 @@ def pixels(
 
     config = override(_recipe(recipe, model, PIXEL_RECIPES, PixelTraining), settings or ())
     preset = _named("pixel model preset", model, PIXEL_PRESETS)()
+
+    def prepare(config: PixelTraining, data: DataSet, plan: Plan, watch: Watch) -> Run:
+        del watch
+        return prepare_pixels(config, preset, data, plan, init_from=init_from)
+
     plan = Plan(out, resume, minutes, device, threads, inexact)
-    with watching() as watch:
-        data = _read(folder, config.image_size or preset.size, strict, watch)
-    _complete(prepare_pixels(config, preset, data, plan, init_from=init_from), data, plan)
+    _go(prepare, config, folder, config.image_size or preset.size, plan, strict=strict, foretell=foretell)
 
 
 def _recipe(name: str | None, model: str, recipes: dict[str, Callable[[], C]], plain: Callable[[], C]) -> C:
@@ -242,6 +267,31 @@ def _read(folder: Path, size: int, strict: bool, watch: Callable[[str, int, int]
             file=sys.stderr,
         )
     return data
+
+
+def _go(
+    prepare: Callable[[Any, DataSet, Plan, Watch], Run],
+    config: TrainConfig,
+    folder: Path,
+    size: int,
+    plan: Plan,
+    *,
+    strict: bool,
+    foretell: bool,
+) -> None:
+    """Read the folder and complete the run, or only say what that would cost."""
+    if foretell:
+        from calotype.training.few import read_few
+        from calotype.training.forecast import forecast
+
+        told = forecast(prepare, read_few(folder, size, strict=strict), config, plan)
+        told.write(plan.folder)
+        print(forecasts.of_run(told, config, plan))
+        return
+    with watching() as watch:
+        data = _read(folder, size, strict, watch)
+        run = prepare(config, data, plan, watch)
+    _complete(run, data, plan)
 
 
 def _complete(run: Run, data: DataSet, plan: Plan) -> None:

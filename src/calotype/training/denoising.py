@@ -130,6 +130,11 @@ class DiffusionObjective(Objective):
         tokens = in_words(examples.captions, rows, reword, key, places, self.text_encoder)
         return arguments | {"tokens": tokens.to(device)}
 
+    def kept(self) -> tuple[int, int]:
+        parts = [part.kept for part in (self._training, self._held_out) if part is not None]
+        features = sum(value.nbytes for part in self._features.values() for value in part.values())
+        return sum(latents for latents, _ in parts), sum(tokens for _, tokens in parts) + features
+
     def validation(self) -> list[dict[str, Tensor]]:
         if self._held_out is None:
             return []

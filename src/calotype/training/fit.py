@@ -21,6 +21,7 @@ from calotype.training.folder import RunFolder, write_text
 from calotype.training.loop import NotFiniteError, StepReport, autocast, new_optimizer, train
 from calotype.training.objective import Objective, recipe_of
 from calotype.training.order import BatchOrder
+from calotype.training.page import markdown, took
 from calotype.training.recompute import recompute
 from calotype.training.state import TrainState, read_checkpoint, read_facts
 
@@ -194,7 +195,7 @@ class Run:
 
     def steps(self) -> Any:
         """Train to the end or the time limit, yielding Progress; log, draw and save on the way."""
-        board = self._board() if self.main else None
+        board = self.new_board() if self.main else None
         config = self.config
         window, since = time.monotonic(), self.state.step
         speed = 0.0
@@ -210,17 +211,17 @@ class Run:
                     if config.log_every and step % config.log_every == 0:
                         self._log(board, report, speed)
                     if self._due(config.evaluate_every, step):
-                        self._evaluate(board, step)
+                        self.evaluate(board, step)
                     if self._due(config.sample_every, step):
-                        self._sample(board, step)
+                        self.sample(board, step)
                     if self._due(config.checkpoint_every, step):
-                        self._checkpoint()
+                        self.save()
                 left = (config.steps - step) * config.batch / max(speed, 1e-9)
                 yield Progress(report, config.steps, speed, left)
                 if self._ends(now):
                     break
             if self.main:
-                self._checkpoint()
+                self.save()
         except NotFiniteError as error:
             if self.main:
                 raise self._kept(error) from error
@@ -243,7 +244,7 @@ class Run:
     def _kept(self, error: NotFiniteError) -> TrainingError:
         """Keep the state before the batch that failed, if that is sound, and say which pictures it held."""
         if all(bool(value.isfinite().all()) for value in self.objective.parameters()):
-            self._checkpoint()
+            self.save()
         if not self._names:
             return error
         listed = self.plan.folder / "not-finite.json"
@@ -254,7 +255,8 @@ class Run:
     def _due(self, every: int, step: int) -> bool:
         return bool(every) and (step % every == 0 or step == self.config.steps)
 
-    def _board(self) -> Any:
+    def new_board(self) -> Any:
+        """TensorBoard's writer, in the run's folder."""
         from torch.utils.tensorboard import SummaryWriter
 
         return SummaryWriter(str(self.plan.folder / "tensorboard"), purge_step=self.state.step)
@@ -270,7 +272,8 @@ class Run:
         for name, value in record.items():
             board.add_scalar(name, value, report.step)
 
-    def _evaluate(self, board: Any, step: int) -> None:
+    def evaluate(self, board: Any, step: int) -> None:
+        """Measure the averaged weights on what is held out, and write that down."""
         self.objective.eval()
         with self.state.ema.applied(), autocast(self.config, self.accelerator.device):
             found = self.objective.evaluate()
@@ -279,7 +282,8 @@ class Run:
         for name, value in found.items():
             board.add_scalar(name, value, step)
 
-    def _sample(self, board: Any, step: int) -> None:
+    def sample(self, board: Any, step: int) -> None:
+        """Draw a sheet with the averaged weights."""
         self.objective.eval()
         with self.state.ema.applied(), autocast(self.config, self.accelerator.device):
             pictures = self.objective.samples()
@@ -287,7 +291,8 @@ class Run:
             self.folder.write_samples(step, pictures)
             board.add_images("samples", (pictures.clamp(-1, 1) + 1) / 2, step)
 
-    def _checkpoint(self) -> None:
+    def save(self) -> None:
+        """Write a checkpoint."""
         self.folder.write_checkpoint(
             self.state, self._facts | {"seconds": round(self.seconds, 2)}, self.config.keep_checkpoints
         )
@@ -319,9 +324,10 @@ class Run:
             return report
         with self.state.ema.applied():
             self.objective.export(self.plan.folder / "model.safetensors", recipe_of(self.config, report))
+        report |= took(self.plan.folder, self.config, self.state.step)
         history = self.folder.history()
         write_text(self.plan.folder / "report.json", json.dumps(report, indent=1) + "\n")
-        write_text(self.plan.folder / "report.md", _markdown(report, history))
+        write_text(self.plan.folder / "report.md", markdown(report, history))
         return report
 
 
@@ -330,22 +336,3 @@ _REMEDY = {
     "processes": "start as many as before, or give --inexact to accept other last bits",
     "torch": "install that version, or give --inexact to accept other last bits",
 }
-
-
-def _markdown(report: Mapping[str, Any], history: list[dict[str, Any]]) -> str:
-    """The end report as a page: facts, then the curve at about twenty points."""
-    lines = ["# Training report", ""]
-    lines += [f"- {name}: {value}" for name, value in report.items()]
-    for title, chosen in (
-        ("Training", [r for r in history if "learning_rate" in r]),
-        ("Held out", [r for r in history if "learning_rate" not in r]),
-    ):
-        if not chosen:
-            continue
-        thinned = chosen[:: max(1, len(chosen) // 20)]
-        if thinned[-1] is not chosen[-1]:
-            thinned.append(chosen[-1])
-        names = list(chosen[-1])
-        lines += ["", f"## {title}", "", "| " + " | ".join(names) + " |", "|" + " ---: |" * len(names)]
-        lines += ["| " + " | ".join(f"{r.get(n, ''):.6g}" for n in names) + " |" for r in thinned]
-    return "\n".join(lines) + "\n"

@@ -45,6 +45,10 @@ class Objective(nn.Module, ABC):
     def export(self, path: Path, recipe: Mapping[str, Any]) -> None:
         """Write the module's present weights as a Calotype checkpoint."""
 
+    def kept(self) -> tuple[int, int]:
+        """Bytes that are held beside the pictures: what was made of each of them, and of each caption."""
+        return 0, 0
+
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Means of forward's scalars over the validation batches, weighted by their sizes."""

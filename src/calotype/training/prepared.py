@@ -140,3 +140,10 @@ class Examples:
     latents: Latents | Pixels
     captions: Captions
     labels: Tensor | None = None
+
+    @property
+    def kept(self) -> tuple[int, int]:
+        """Bytes held of the pictures beside themselves, and of the captions."""
+        made = self.latents
+        own = made.mean.nbytes + made.std.nbytes if isinstance(made, Latents) else 0
+        return own, self.captions.tokens.nbytes

@@ -48,6 +48,8 @@ class DataSet:
     content: str
     skipped: list[tuple[Path, str]]
     classes: tuple[str, ...] = ()
+    texts: tuple[tuple[str, ...], ...] = ()
+    """Captions that words are learnt from, where they are more than the records'."""
 
     @property
     def weighable(self) -> list[str]:
@@ -89,15 +91,14 @@ def read_data(folder: str | Path, size: int, *, strict: bool, watch: Watch) -> D
     Raises DataError for a folder without pictures, InputError from the reader where captions do not fit.
     """
     everything = PictureFolder(folder, size=size, strict=strict)
+    return in_memory(everything, size, watch)
+
+
+def in_memory(everything: PictureFolder, size: int, watch: Watch) -> DataSet:
+    """All records of an opened folder, their pictures read."""
     pictures = everything.load_all(size, lambda done, total: watch("reading pictures", done, total))
     records = everything.records
-    splits = [record.meta.get("split") for record in records]
-    if not any(splits):
-        splits = [_held_out(record, Path(folder)) for record in records]
-        if splits.count("train") == 0:
-            splits = ["train"] * len(splits)
-    train = [i for i, split in enumerate(splits) if split not in {"validation", "test"}]
-    held_out = [i for i, split in enumerate(splits) if split == "validation"]
+    train, held_out = parted(records, everything.path)
     return DataSet(
         pictures[train],
         [records[i] for i in train],
@@ -107,6 +108,17 @@ def read_data(folder: str | Path, size: int, *, strict: bool, watch: Watch) -> D
         list(everything.skipped),
         everything.classes,
     )
+
+
+def parted(records: Sequence[Record], folder: Path) -> tuple[list[int], list[int]]:
+    """Rows of the training pictures and of those held out for validation."""
+    splits = [record.meta.get("split") for record in records]
+    if not any(splits):
+        splits = [_held_out(record, folder) for record in records]
+        if splits.count("train") == 0:
+            splits = ["train"] * len(splits)
+    train = [i for i, split in enumerate(splits) if split not in {"validation", "test"}]
+    return train, [i for i, split in enumerate(splits) if split == "validation"]
 
 
 def _held_out(record: Record, folder: Path) -> str:
@@ -223,7 +235,7 @@ def _new_model(
     if text_encoder is not None:
         model = _on_text_encoder(model_config, text_encoder, seed)
     else:
-        tokenizer = _tokenizer(model_config, [record.captions for record in data.records])
+        tokenizer = _tokenizer(model_config, data.texts or [record.captions for record in data.records])
         if tokenizer is not None:
             model_config = model_config.fitted_to(tokenizer)
         model = build(model_config, tokenizer, seed=seed)

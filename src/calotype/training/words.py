@@ -88,6 +88,10 @@ class TextObjective(Objective):
         tokens = in_words(examples.captions, rows, chosen, f"{config.seed} {step}", places, self.text_encoder)
         return {"latents": latents.to(device), "tokens": tokens.to(device)}
 
+    def kept(self) -> tuple[int, int]:
+        parts = [part.kept for part in (self._training, self._held_out) if part is not None]
+        return sum(latents for latents, _ in parts), sum(tokens for _, tokens in parts)
+
     def validation(self) -> list[dict[str, Tensor]]:
         if self._held_out is None:
             return []
