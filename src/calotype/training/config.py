@@ -110,6 +110,10 @@ class DiffusionTraining(TrainConfig):
     `noise_shift` multiplies the noise levels that `noise_levels` draws.  What the words decide, they decide
     where little of the picture is seen, and the larger the latents, the higher that lies (arXiv 2301.11093).
     `rewording` is the share of captions put in other words (`data.rewording`).
+
+    `offset_noise` is the deviation of one number more of noise for each whole channel of a picture, so that
+    brightness is learnt too (0.05 to 0.1 is usual).  `zero_terminal_snr` lets the noise levels end in noise
+    alone, as sampling begins (Lin et al., arXiv 2305.08891): for models of v or x0.
     """
 
     caption_dropout: float = 0.1
@@ -117,6 +121,8 @@ class DiffusionTraining(TrainConfig):
     gamma: float = 5.0
     noise_levels: Literal["uniform", "logit_normal", "log_normal"] = "uniform"
     noise_shift: float = 1.0
+    offset_noise: float = 0.0
+    zero_terminal_snr: bool = False
     train_text_encoder: bool = True
     rewording: float = 0.0
     sample_prompts: tuple[str, ...] = ()
@@ -126,6 +132,13 @@ class DiffusionTraining(TrainConfig):
         _check_shares(self, "caption_dropout", "rewording")
         if not self.noise_shift > 0:
             raise InputError(f"Training option noise_shift is {self.noise_shift}; give a value above 0.")
+        if not 0 <= self.offset_noise <= 1:
+            raise InputError(f"Training option offset_noise is {self.offset_noise}; give 0 to 1.")
+        if self.zero_terminal_snr and (self.weighting, self.noise_levels) != ("uniform", "uniform"):
+            raise InputError(
+                "Training option zero_terminal_snr teaches what to make of noise alone, to which only "
+                "weighting=uniform gives weight and only noise_levels=uniform comes; set both."
+            )
 
 
 @dataclass(frozen=True)

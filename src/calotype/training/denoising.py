@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from calotype.diffusion.loss import (
 )
 from calotype.diffusion.noise import PictureNoise
 from calotype.diffusion.samplers import SAMPLERS
-from calotype.models.latent_diffusion import LatentDiffusion
+from calotype.errors import InputError
+from calotype.models.latent_diffusion import LatentDiffusion, NetworkDenoiser
 from calotype.training.config import DiffusionTraining
 from calotype.training.objective import VALIDATION_STEP, Objective
 from calotype.training.order import step_generator
@@ -36,6 +38,26 @@ LOG_SIGMA = {"logit_normal": (0.0, 1.0), "log_normal": (-1.2, 1.2)}
 def weighting_of(config: DiffusionTraining) -> Weighting:
     """The weight of the network output's squared error that the configuration names."""
     return min_snr(config.gamma) if config.weighting == "min_snr" else even
+
+
+def until_noise(model: LatentDiffusion) -> LatentDiffusion:
+    """The model with noise levels that end in noise alone, to be trained and then drawn on them.
+
+    Raises InputError where its output says nothing there: of noise alone, noise is no news.
+    """
+    config = model.config
+    if config.parameterization not in ("v", "x0") or config.schedule.kind == "flow":
+        why = "ends in noise alone as it is" if config.schedule.kind == "flow" else "learns nothing there"
+        raise InputError(
+            f"Training option zero_terminal_snr is for models of v or x0; {config.name} is one of "
+            f"{config.parameterization}, which {why}: leave it out."
+        )
+    schedule = dataclasses.replace(config.schedule, zero_terminal_snr=True)
+    # a grid that does not begin at the last step would never draw from it
+    defaults = dataclasses.replace(config.defaults, grid="trailing")
+    denoiser = NetworkDenoiser(model.denoiser.network, model.denoiser.parameterization, schedule.build())
+    changed = dataclasses.replace(config, schedule=schedule, defaults=defaults)
+    return model.replace(config=changed, denoiser=denoiser)
 
 
 class DiffusionObjective(Objective):
@@ -97,7 +119,11 @@ class DiffusionObjective(Objective):
         random = step_generator(config.seed, step, "diffusion")
         count = len(indices)
         shape = (count, *examples.latents.shape)
-        noise = torch.randn(shape, generator=random)[share]
+        noise = torch.randn(shape, generator=random)
+        if config.offset_noise and step != VALIDATION_STEP:
+            apart = step_generator(config.seed, step, "offset noise")
+            noise += config.offset_noise * torch.randn(*shape[:2], 1, 1, generator=apart)  # (B C 1 1)
+        noise = noise[share]
         spread = torch.randn(shape, generator=random)[share]
         uniforms = torch.rand(4, count, generator=random)
         normals = torch.randn(count, generator=random)

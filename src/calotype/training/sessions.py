@@ -22,7 +22,7 @@ from calotype.models.latent_diffusion import LatentDiffusion, build
 from calotype.networks.autoencoder import Autoencoder
 from calotype.training.autoencoding import AutoencoderObjective
 from calotype.training.config import AutoencoderTraining, DiffusionTraining, TextTraining, TrainConfig
-from calotype.training.denoising import DiffusionObjective
+from calotype.training.denoising import DiffusionObjective, until_noise
 from calotype.training.fit import Plan, Run, settled, training_device
 from calotype.training.loop import inside
 from calotype.training.objective import Objective
@@ -205,6 +205,8 @@ def prepare_diffusion(
             model = _with_text_encoder(model, text_encoder, config.seed)
     else:
         model = _new_model(model_config, data, config.seed, autoencoder, text_encoder)
+    if config.zero_terminal_snr:
+        model = until_noise(model)
     training, held_out = _examples(model, data, config, plan, watch)
     return _run(DiffusionObjective(config, model, training, held_out), config, data, plan, model.config)
 
