@@ -9,9 +9,11 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import numpy as np
 import PIL.Image
 import pytest
 from tests.server.conftest import Live, run
@@ -21,6 +23,8 @@ from calotype.errors import InputError
 from calotype.safety import content, provenance, watermark
 from calotype.server.app import create
 from calotype.server.settings import Settings
+from calotype.tasks.finish import finished_restoration
+from calotype.tasks.restoration import RestoredPicture
 
 BODY: dict[str, Any] = {"prompts": ["a secret pear"], "steps": 1, "seed": 7, "width": 128, "height": 128}
 
@@ -41,7 +45,10 @@ def guarded(tiny_file: Path, tmp_path: Path, scored: Callable[[float], None]) ->
 
 
 def finished(client: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
-    job: dict[str, Any] = client.post("/v1/jobs", json=body).raise_for_status().json()
+    return ended(client, client.post("/v1/jobs", json=body).raise_for_status().json())
+
+
+def ended(client: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
     while job["state"] in ("queued", "running"):
         time.sleep(0.02)
         job = client.get(f"/v1/jobs/{job['id']}").json()
@@ -78,6 +85,67 @@ def test_what_is_drawn(
         told = client.post("/sdapi/v1/txt2img", json=asked).raise_for_status().json()
         assert json.loads(told["info"])["content"][0]["decision"] == "withheld"
     assert "secret" not in caplog.text
+
+
+def photograph(size: tuple[int, int] = (128, 128)) -> str:
+    buffer = io.BytesIO()
+    rows = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+    PIL.Image.fromarray(rows).resize(size, PIL.Image.Resampling.BICUBIC).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+@pytest.fixture
+def withholding(tmp_path: Path, scored: Callable[[float], None]) -> Iterator[Live]:
+    """The shipped models alone, and an owner who wants every guard."""
+    scored(0.5)
+    provenance.make(tmp_path / "key")
+    signer = provenance.Signer(tmp_path / "key")
+    safety = calotype.Safety(content_check="withhold", metadata="shareable", watermark=True, signer=signer)
+    yield from run(Settings(tmp_path / "data", threads=1, safety=safety))
+
+
+def test_what_is_restored(withholding: Live, scored: Callable[[float], None], tmp_path: Path) -> None:
+    asked = {"task": "denoise", "image": photograph(), "sigma": 10}
+    with withholding.client() as client:
+        (picture,) = finished(client, asked)["pictures"]
+        assert picture["content"] == {"decision": "passed", "score": 0.5, "threshold": content.THRESHOLD}
+        out = tmp_path / "out.png"
+        out.write_bytes(client.get(picture["url"]).content)
+        image = PIL.Image.open(out)
+        assert watermark.detect(image).found
+        told = json.loads(image.info["calotype"])
+        assert (told["watermark"], told["content"]["decision"]) == (watermark.NAME, "passed")
+        assert told["settings"]["sigma"] == 10
+        assert "model" not in told["settings"]
+        assert "request" not in told
+        found = provenance.read(out)
+        assert found is not None
+        assert found.state == "Valid"
+        assert b"compositeWithTrainedAlgorithmicMedia" in out.read_bytes()
+
+        scored(0.9)
+        refused = client.post("/v1/jobs", json=asked)
+        assert refused.status_code == 400
+        assert "content check does not let the picture in" in refused.text
+
+
+def test_a_restoration_that_is_withheld(scored: Callable[[float], None]) -> None:
+    """The map of its samples is withheld with it; those that pass are shown."""
+    scored(0.9)
+    record = {"request": {"task": "denoise", "image": {"path": "", "sha256": "1"}}}
+    image = PIL.Image.new("RGB", (16, 16), "red")
+    found = [RestoredPicture(image, 0, record), RestoredPicture(image, 1, record, scale="1 of 255")]
+    other: Any = SimpleNamespace(weights_hash="somebody's own")
+    for safety, decision in (
+        (calotype.Safety(content_check="auto"), "withheld"),
+        (calotype.Safety(content_check="report"), "flagged"),
+    ):
+        pictures = list(finished_restoration(found, other, safety))
+        assert [picture.content and picture.content.decision for picture in pictures] == [decision] * 2
+        grey = pictures[1].image.getpixel((0, 0)) == (128, 128, 128)
+        assert grey == (decision == "withheld")
+    pictures = list(finished_restoration(found, other, calotype.Safety(content_check="off")))
+    assert [picture.content for picture in pictures] == [None, None]
 
 
 def test_words(guarded: Live) -> None:

@@ -135,7 +135,7 @@ def test_a_form(http: httpx.Client, live: Live) -> None:
         ({"image": text(picture()), "mask": text(half((16, 16)))}, "is 16x16 pixels"),
         ({"image": text(picture()), "mask": text(PIL.Image.new("RGB", (32, 32)))}, "all black"),
         ({"mask": text(half())}, "needs an image"),
-        ({"loras": ["/etc/passwd"]}, "does not take loras"),
+        ({"net_hash": "x"}, "net_hash"),
         ({"tile": 8}, "at least 32"),
         ({"model": "photo"}, "cannot draw"),
         ({"kernel": text(half())}, "has no kernel"),

@@ -71,6 +71,8 @@ def serve(
             raise InputError(f"{name} is {value}; give a number above 0.")
     if not 0 <= port <= 65535:
         raise InputError(f"port is {port}; give a number from 0 to 65535.")
+    from calotype.checkpoints.collection import models_folder
+
     try:
         from calotype.server.run import serve
         from calotype.server.settings import Limits, Settings
@@ -93,6 +95,7 @@ def serve(
     settings = Settings(
         data=(data or _data_folder()).expanduser(),
         models=_models(model or []),
+        folder=models_folder(),
         default=default,
         token=token,
         hosts=tuple(host_name or ()),

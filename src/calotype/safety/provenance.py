@@ -27,6 +27,9 @@ CHAIN, KEY, ROOT = "chain.pem", "key.pem", "root.pem"
 SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 """IPTC's word for a picture that a trained model made."""
 
+EDITED = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+"""IPTC's word for a photograph that a trained model changed or mended."""
+
 _DAYS = 3650
 _CURVES = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
 _QUIET = {
@@ -85,19 +88,22 @@ class Signer:
             make(folder)
         return cls(folder)
 
-    def sign(self, png: bytes) -> bytes:
-        """The PNG file with its credentials; pixels and texts stay as they are.  Raises OutputError."""
+    def sign(self, png: bytes, source: str = SOURCE) -> bytes:
+        """The PNG file with its credentials; pixels and texts stay as they are.  Raises OutputError.
+
+        source  IPTC's word for how the picture came to be
+        """
         import c2pa
 
         try:
-            return self._signed(png)
+            return self._signed(png, source)
         except c2pa.C2paError as error:
             raise OutputError(f"The picture cannot be signed ({error}).") from None
 
-    def _signed(self, png: bytes) -> bytes:
+    def _signed(self, png: bytes, source: str = SOURCE) -> bytes:
         import c2pa
 
-        action = {"action": "c2pa.created", "digitalSourceType": SOURCE}
+        action = {"action": "c2pa.created", "digitalSourceType": source}
         manifest = {
             "claim_generator_info": [{"name": "Calotype", "version": __version__}],
             "assertions": [{"label": "c2pa.actions.v2", "data": {"actions": [action]}}],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+from dataclasses import asdict
 from typing import Any
 
 import fastapi
@@ -203,4 +204,5 @@ async def extra_single_image(body: Extras, request: fastapi.Request, desk: AnyDe
     image = await asyncio.to_thread(begun)
     asked = Restoration(task="upscale", model=body.upscaler_1, image=image, scale=int(body.upscaling_resize))
     job = await finished(desk, asked, request)
-    return {"html_info": "", "image": await asyncio.to_thread(file_of, desk, job, 0)}
+    verdict = None if job.content[0] is None else asdict(job.content[0])
+    return {"html_info": "", "image": await asyncio.to_thread(file_of, desk, job, 0), "content": verdict}

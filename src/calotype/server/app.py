@@ -34,7 +34,7 @@ def create(settings: Settings) -> fastapi.FastAPI:
     Raises OutputError, CheckpointError and InputError where it cannot serve.
     """
     safety = settings.safety
-    if settings.models and safety.checks(shipped=False):
+    if not settings.shipped and safety.checks(shipped=False):
         content.require()  # others will look at what is drawn here: never unchecked by accident
     models = Models(
         {**shelf.shipped(), **settings.models},
@@ -42,6 +42,7 @@ def create(settings: Settings) -> fastapi.FastAPI:
         settings.device,
         settings.memory,
         safety,
+        settings.folder,
     )
     desk = Desk(settings, Store(settings.data), models)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import PIL.Image
 
-from calotype.errors import InputError
+from calotype.errors import CheckpointError, InputError
 from calotype.server.live import Live
 from calotype.server.models import Models
 from calotype.server.refusal import Refusal
@@ -37,10 +37,11 @@ TAKEN = frozenset(
         *("sampler_options", "seed", "noise", "count", "width", "height", "rescale", "interval", "apg"),
         *("image", "mask", "strength", "margin", "invert", "was", "hires_from", "hires_by", "tile", "wrap"),
         *("vary", "vary_seed", "toward", "blend", "frames", "noise_level"),
+        *("loras", "lora_live", "embeddings", "controls", "refiner", "refiner_at"),
     }
 )
-"""Fields a client may set.  A field not named here may name a file, which is never a client's to choose; a
-picture is taken as one, never as a name."""
+"""Fields a client may set.  None takes the place of a file: a picture is taken as one, and what lies in the
+owner's folder by its name there."""
 
 SMALLEST_TILE = 32
 """Pixels: a picture of many small windows is work without end."""
@@ -59,13 +60,13 @@ class Desk:
         """Refusal or InputError where it is not accepted; else the queued job."""
         if self.stopping.is_set():
             raise Refusal(503, "stopping", "The server is stopping; ask again in a minute.")
-        asked, sizes = (
-            self._restoration(request) if isinstance(request, Restoration) else self._drawing(request)
-        )
-        if not all(source.held for source in sources(asked).values()):
+        if not all(source.held for source in sources(request).values()):
             raise Refusal(
                 422, "field_not_served", "The server opens no file by name; send the picture itself."
             )
+        asked, sizes = (
+            self._restoration(request) if isinstance(request, Restoration) else self._drawing(request)
+        )
         try:
             asked.model_dump_json()
         except ValueError:
@@ -108,7 +109,7 @@ class Desk:
         It looks at uploads where it withholds pictures that are drawn here, of any model.
         """
         safety = self.settings.safety
-        if not (safety.checks(shipped=not self.settings.models) and safety.content_check != "report"):
+        if not (safety.checks(shipped=self.settings.shipped) and safety.content_check != "report"):
             return
         verdict = safety.judge(image)
         if verdict.decision == "withheld":
@@ -126,7 +127,11 @@ class Desk:
             raise Refusal(422, "field_not_served", f"The server does not take {closed[0]}; leave it out.")
         if "model" not in request.model_fields_set:
             request = request.model_copy(update={"model": self.models.default})
-        asked = request.resolved(self.models.drawing(request.model))
+        config = self.models.drawing(request.model)
+        try:
+            asked = self.models.located(request).resolved(config)
+        except (CheckpointError, InputError) as error:  # of files that the client chose, and does not know
+            raise InputError(self.models.without_places(str(error))) from None
         if asked.tile is not None and asked.tile < SMALLEST_TILE:
             raise Refusal(
                 422, "over_limit", f"tile is {asked.tile}; this server takes at least {SMALLEST_TILE}."

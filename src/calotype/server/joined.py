@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import PIL.Image
 
 from calotype.models.config import ModelConfig
+from calotype.server.store import CONTROLS, PICTURES
 from calotype.tasks.request import ResolvedRequest
 from calotype.tasks.source import Source
 
@@ -28,10 +29,15 @@ class Joined(ResolvedRequest):
 
     @classmethod
     def of(cls, parts: Sequence[ResolvedRequest], begun: Mapping[str, PIL.Image.Image]) -> Joined:
-        """`begun` holds the pictures they begin from, by field: they are the same for all."""
+        """`begun` holds the pictures of `store.sources`, by field: they are the same for all."""
+        held = {name: Source.model_validate(picture) for name, picture in begun.items()}
         shared = dict(parts[0])
         shared |= {"prompts": tuple(part.prompts[0] for part in parts), "seed": 0, "count": 1}
-        shared |= {name: Source.model_validate(picture) for name, picture in begun.items()}
+        shared |= {name: source for name, source in held.items() if name in PICTURES}
+        shared["controls"] = tuple(
+            control.model_copy(update={"picture": held[name]})
+            for name, control in zip(CONTROLS, parts[0].controls, strict=False)
+        )
         return cls.model_construct(**shared, parts=tuple(parts))
 
     def resolved(self, config: ModelConfig) -> ResolvedRequest:  # noqa: ARG002

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,7 +20,9 @@ from calotype.errors import InputError
 from calotype.models.config import ModelConfig
 from calotype.models.pixel_diffusion import PixelConfig, PixelDiffusion
 from calotype.safety.policy import Safety
+from calotype.server.addons import Addons
 from calotype.server.refusal import Refusal
+from calotype.tasks.request import Request
 from calotype.tasks.studio import Studio, pick_device
 
 Kind = Literal["draw", "enlarge", "restore"]
@@ -57,8 +60,10 @@ class Models:
         device: str | None,
         memory: int | None,
         safety: Safety | None = None,
+        folder: Path | None = None,
     ) -> None:
-        self._safety = safety
+        self.safety = Safety() if safety is None else safety
+        self.addons = Addons(folder)
         self.known = {name: _known(name, path) for name, path in files.items()}
         if not self.known:
             raise InputError("There is no model to serve; name one with --model.")
@@ -69,6 +74,7 @@ class Models:
         self.device = pick_device(device)
         self.budget = half_of_memory(self.device) if memory is None else memory
         self._loaded: OrderedDict[str, Studio | PixelDiffusion] = OrderedDict()
+        self._beside: dict[str, dict[str, int]] = {}
         self._lock = threading.RLock()
 
     def named(self, name: str) -> Known:
@@ -120,10 +126,40 @@ class Models:
             raise Refusal(422, "wrong_model", "This server has no model that restores photographs.")
         return self.restorers[0]
 
-    def get(self, name: str) -> Studio:
-        """A model that draws, loaded if need be; Refusal as `load` and `drawing`."""
+    def located(self, request: Request) -> Request:
+        """The request with files for the names of what draws beside its model; Refusal as `Addons`'."""
+        config = self.drawing(request.model)
+        if request.refiner is not None:
+            request = request.model_copy(update={"refiner": str(self._refiner(request.refiner).path)})
+        return self.addons.located(request, config)
+
+    def _refiner(self, name: str) -> Known:
+        """By the name it is served under, or its file's: a picture's record says that."""
+        met = [known for known in self.known.values() if name == known.path.name]
+        found = met[0] if name not in self.known and met else self.named(name)
+        self.drawing(found.name)
+        return found
+
+    def without_places(self, text: str) -> str:
+        """A sentence that names files by no folder of the owner's."""
+        folders = {known.path.parent for known in self.known.values()}
+        folders |= {self.addons.folder} if self.addons.folder is not None else set()
+        for folder in sorted(folders, key=lambda folder: -len(str(folder))):
+            text = text.replace(f"{folder}/", "")
+        return text
+
+    def get(self, name: str, request: Request | None = None) -> Studio:
+        """A model that draws, loaded if need be, with room for what draws beside it in a located request.
+
+        Refusal as `load` and `drawing`.
+        """
         self.drawing(name)
-        model = self.load(name)
+        beside = {}
+        if request is not None and request.refiner is not None:
+            beside["refiner"] = next(k.memory for k in self.known.values() if str(k.path) == request.refiner)
+        if request is not None and request.controls:
+            beside["controls"] = self.addons.memory(request)
+        model = self.load(name, beside)
         assert isinstance(model, Studio)
         return model
 
@@ -134,26 +170,34 @@ class Models:
         assert isinstance(model, PixelDiffusion)
         return model
 
-    def load(self, name: str) -> Studio | PixelDiffusion:
-        """The model, loaded if need be.  Refusal (507) where it is larger than the whole budget."""
+    def load(self, name: str, beside: Mapping[str, int] | None = None) -> Studio | PixelDiffusion:
+        """The model, loaded if need be.  Refusal (507) where it is larger than the whole budget.
+
+        beside  bytes of its refiner and ControlNets, which stay with it until others take their place
+        """
         known = self.named(name)
         with self._lock:
-            if name in self._loaded:
-                self._loaded.move_to_end(name)
-                return self._loaded[name]
-            if known.memory > self.budget:
+            kept = self._beside.get(name, {}) if name in self._loaded else {}
+            kept = {**kept, **(beside or {})}
+            needed = known.memory + sum(kept.values())
+            if needed > self.budget:
+                self._loaded.pop(name, None)
                 raise Refusal(
                     507,
                     "model_too_large",
-                    f"The model {name} takes {known.memory / 1e9:.2g} GB of the {self.budget / 1e9:.2g} GB "
+                    f"The model {name} takes {needed / 1e9:.2g} GB of the {self.budget / 1e9:.2g} GB "
                     "that models may have; start the server with a larger --memory.",
                 )
-            while self._taken() + known.memory > self.budget:
-                self._loaded.popitem(last=False)
+            while self._taken(but=name) + needed > self.budget:
+                self._loaded.pop(next(other for other in self._loaded if other != name))
+            self._beside[name] = kept
+            if name in self._loaded:
+                self._loaded.move_to_end(name)
+                return self._loaded[name]
             if known.kind == "restore":
                 self._loaded[name] = native.load_pixel(known.path, self.device)
             else:
-                self._loaded[name] = Studio(shelf.load(known.path, self.device), name, self._safety)
+                self._loaded[name] = Studio(shelf.load(known.path, self.device), name, self.safety)
             return self._loaded[name]
 
     def unload(self, name: str) -> None:
@@ -162,8 +206,10 @@ class Models:
         with self._lock:
             self._loaded.pop(name, None)
 
-    def _taken(self) -> int:
-        return sum(self.known[name].memory for name in self._loaded)
+    def _taken(self, but: str) -> int:
+        """By all that are loaded and what is beside them, but for one."""
+        others = [name for name in self._loaded if name != but]
+        return sum(self.known[name].memory + sum(self._beside[name].values()) for name in others)
 
 
 def half_of_memory(device: torch.device) -> int:

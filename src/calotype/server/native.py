@@ -18,6 +18,7 @@ from calotype.diffusion.grids import GRIDS
 from calotype.diffusion.samplers import SAMPLERS
 from calotype.models.config import ModelConfig
 from calotype.safety.content import Verdict
+from calotype.server.addons import Kind as AddonKind
 from calotype.server.desk import Desk
 from calotype.server.fences import client_of
 from calotype.server.models import Kind as ModelKind
@@ -26,6 +27,7 @@ from calotype.server.refusal import Refusal
 from calotype.server.sources import BODY, asked_of, body_of, one_upload
 from calotype.server.store import OVER, Job, State
 from calotype.server.uploads import told
+from calotype.tasks.places import without_folders
 from calotype.tasks.request import ResolvedRequest
 from calotype.tasks.restoration import Kind
 
@@ -100,6 +102,18 @@ class ModelView(BaseModel):
     grid: str | None = None
 
 
+class AddonView(BaseModel):
+    """What a request may name beside its model, and the family of models it was made for."""
+
+    name: str
+    kind: AddonKind
+    family: str | None
+
+
+class AddonList(BaseModel):
+    data: list[AddonView]
+
+
 class ModelList(BaseModel):
     object: str = "list"
     data: list[ModelView]
@@ -143,7 +157,9 @@ def view(desk: Desk, job: Job) -> JobView:
         ],
         notices=list(job.notices),
         error=job.error,
-        request=job.request.model_dump(mode="json"),
+        request=without_folders(asked)
+        if isinstance(asked, ResolvedRequest)
+        else asked.model_dump(mode="json"),
     )
 
 
@@ -328,6 +344,13 @@ def load(name: str, desk: AnyDesk) -> ModelView:
 def unload(name: str, desk: AnyDesk) -> ModelView:
     desk.models.unload(name)
     return model_view(desk.models, name)
+
+
+@router.get("/addons")
+def addons(desk: AnyDesk) -> AddonList:
+    """LoRAs, textual inversions and ControlNets of the owner's folder."""
+    found = desk.models.addons.listed()
+    return AddonList(data=[AddonView(name=one.name, kind=one.kind, family=one.family) for one in found])
 
 
 @router.get("/choices")

@@ -8,7 +8,9 @@ import numpy as np
 import PIL.Image
 
 from calotype.models.pixel_diffusion import PixelDiffusion
+from calotype.safety.policy import Safety
 from calotype.tasks import restore
+from calotype.tasks.finish import finished_restoration
 from calotype.tasks.photo_file import Photo
 from calotype.tasks.restoration import Restoration, RestoredPicture, pictures
 
@@ -18,12 +20,16 @@ class Abandoned(Exception):  # noqa: N818
 
 
 def restored(
-    model: PixelDiffusion, asked: Restoration, uploads: Mapping[str, PIL.Image.Image], watch: restore.Watch
+    model: PixelDiffusion,
+    asked: Restoration,
+    uploads: Mapping[str, PIL.Image.Image],
+    watch: restore.Watch,
+    safety: Safety,
 ) -> Iterator[RestoredPicture]:
-    """The pictures of a restoration, in their order.  InputError as the functions of `restore`."""
+    """The pictures of a restoration, finished, in their order.  InputError as the functions of `restore`."""
     photos = {name: photo_of(image) for name, image in uploads.items()}
     found = asked.run(model, photos["image"], photos.get("mask"), photos.get("kernel"), watch)
-    yield from pictures(asked, found, model)
+    yield from finished_restoration(pictures(asked, found, model), model, safety)
 
 
 def photo_of(image: PIL.Image.Image) -> Photo:

@@ -55,6 +55,7 @@ class Settings:
     threads   of the CPU; None for torch's choice
     verbose   whether prompts appear in the log
     safety    the content check, the block list, what pictures tell of themselves
+    folder    where LoRAs, textual inversions and ControlNets lie that clients may name; None for none
     """
 
     data: Path
@@ -68,3 +69,9 @@ class Settings:
     verbose: bool = False
     limits: Limits = field(default_factory=Limits)
     safety: Safety = field(default_factory=Safety)
+    folder: Path | None = None
+
+    @property
+    def shipped(self) -> bool:
+        """Whether nothing but what comes with Calotype draws here."""
+        return not self.models and self.folder is None

@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from calotype.data.pictures import on_white
 from calotype.errors import InputError
 from calotype.server.refusal import Refusal
-from calotype.server.store import PICTURES
+from calotype.server.store import CONTROLS, PICTURES
 from calotype.server.uploads import opened, unreadable
 from calotype.tasks.request import Request
 from calotype.tasks.restoration import Restoration
@@ -73,8 +73,7 @@ async def body_of(request: fastapi.Request) -> tuple[dict[str, Any], dict[str, b
             "The body is no JSON object; send one, with Content-Type: application/json, or a form whose "
             "part `request` is one.",
         )
-    for name in PICTURES:
-        value = fields.pop(name, None)
+    for name, value in _taken(fields):
         if isinstance(value, str):
             pictures[name] = decoded(value, name)
         elif value is not None:
@@ -82,8 +81,18 @@ async def body_of(request: fastapi.Request) -> tuple[dict[str, Any], dict[str, b
     return fields, pictures
 
 
+def _taken(fields: dict[str, Any]) -> list[tuple[str, Any]]:
+    """What stands where pictures belong, taken out of the fields."""
+    found = [(name, fields.pop(name, None)) for name in PICTURES]
+    controls = fields.get("controls")
+    for name, control in zip(CONTROLS, controls if isinstance(controls, list) else [], strict=False):
+        if isinstance(control, dict):
+            found.append((name, control.pop("picture", None)))
+    return found
+
+
 async def _form(request: fastapi.Request) -> tuple[dict[str, bytes], bytes]:
-    texts, files = await form_of(request, PICTURES)
+    texts, files = await form_of(request, (*PICTURES, *CONTROLS))
     return {name: data[0] for name, data in files.items()}, texts.get("request", "").encode()
 
 
@@ -124,10 +133,17 @@ def asked_of(
 def request_of(fields: Mapping[str, Any], pictures: Mapping[str, PIL.Image.Image]) -> Request | Restoration:
     """What is asked for: a restoration where there is a `task`, else pictures to draw.  InputError."""
     kind = Restoration if "task" in fields else Request
+    controls, begun = fields.get("controls"), dict(pictures)
+    guided = list(controls) if isinstance(controls, list) else []
     for name in pictures:
-        if name not in kind.model_fields:
+        if name in CONTROLS:
+            place = CONTROLS.index(name)
+            if place >= len(guided) or not isinstance(guided[place], dict):
+                raise InputError(f"There is a picture {name} and no ControlNet for it; name it in controls.")
+            guided[place] = {**guided[place], "picture": begun.pop(name)}
+        elif name not in kind.model_fields:
             raise InputError(f"A request without task has no {name}; leave it out.")
-    return kind(**{**fields, **pictures})
+    return kind(**{**fields, **({"controls": guided} if guided else {}), **begun})
 
 
 def _body() -> dict[str, Any]:
@@ -142,8 +158,9 @@ def _body() -> dict[str, Any]:
             if name in shape["properties"]:
                 shape["properties"][name] = {"type": "string", "contentEncoding": "base64"}
         shapes.append(shape)
+    known["Control"]["properties"]["picture"] = {"type": "string", "contentEncoding": "base64"}
     form = {"request": {"type": "string", "contentMediaType": "application/json"}}
-    files = {name: {"type": "string", "format": "binary"} for name in PICTURES}
+    files = {name: {"type": "string", "format": "binary"} for name in (*PICTURES, *CONTROLS)}
     content = {
         "application/json": {"schema": {"anyOf": shapes, "$defs": known}},
         "multipart/form-data": {"schema": {"type": "object", "properties": form | files}},

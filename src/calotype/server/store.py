@@ -21,17 +21,22 @@ import PIL.Image
 
 from calotype.errors import InputError, OutputError
 from calotype.safety.content import Verdict
+from calotype.tasks.guiding import MOST_CONTROLS
 from calotype.tasks.picture import Picture, write_png
-from calotype.tasks.request import ResolvedRequest
+from calotype.tasks.request import Request, ResolvedRequest
 from calotype.tasks.restoration import Restoration, RestoredPicture
 from calotype.tasks.source import Source
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 STATES: tuple[str, ...] = get_args(State)
+Whose = Literal["request", "server"]
 OVER: tuple[State, ...] = ("done", "failed", "cancelled")
 
 PICTURES = ("image", "mask", "kernel")
 """Fields of requests that are pictures of the client's."""
+
+CONTROLS = tuple(f"control-{place}" for place in range(MOST_CONTROLS))
+"""What the pictures of a request's ControlNets are called beside them, in their order."""
 
 Asked = ResolvedRequest | Restoration
 
@@ -74,7 +79,7 @@ class Job:
     state: State
     request: Asked
     error: str | None
-    whose: Literal["request", "server"] | None
+    whose: Whose | None
     notices: tuple[str, ...]
     pictures: tuple[int, ...]
     content: tuple[Verdict | None, ...] = ()
@@ -171,7 +176,7 @@ class Store:
         name: str,
         state: State,
         error: str | None = None,
-        whose: Literal["request", "server"] | None = None,
+        whose: Whose | None = None,
     ) -> None:
         """A state is entered; one that is over stays."""
         column = "started" if state == "running" else "finished"
@@ -204,7 +209,7 @@ class Store:
 
     def discard(self, name: str) -> None:
         """Forget what was uploaded for a job."""
-        for field in PICTURES:
+        for field in (*PICTURES, *CONTROLS):
             self._upload(name, field).unlink(missing_ok=True)
 
     def _upload(self, name: str, field: str) -> Path:
@@ -213,7 +218,7 @@ class Store:
     def keep(self, name: str, place: int, picture: Picture | RestoredPicture) -> None:
         """Write a finished picture; OutputError where that fails."""
         picture.save(self.path(name, place))
-        content = picture.record.content if isinstance(picture, Picture) else None
+        content = picture.record.content if isinstance(picture, Picture) else picture.content
         told = None if content is None else json.dumps(asdict(content))
         self._write(
             "insert or ignore into pictures (job, place, content) values (?, ?, ?)", (name, place, told)
@@ -263,7 +268,9 @@ class Store:
         )
 
 
-def sources(request: Asked) -> Mapping[str, Source]:
-    """The pictures a request begins from, by field."""
+def sources(request: Request | Restoration) -> Mapping[str, Source]:
+    """The pictures a request begins from or is guided by, by field."""
     found = {name: getattr(request, name, None) for name in PICTURES}
+    if isinstance(request, Request):
+        found |= zip(CONTROLS, (control.picture for control in request.controls), strict=False)
     return {name: source for name, source in found.items() if source is not None}

@@ -12,17 +12,16 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Generator, Iterator
-from typing import Literal
 
 import torch
 
 from calotype.conditioning.prompt import chunks
-from calotype.errors import CalotypeError, InputError, OutputError
+from calotype.errors import CalotypeError, CheckpointError, InputError, OutputError
 from calotype.server.joined import Joined, company
 from calotype.server.live import Live, Preview, Progress
 from calotype.server.models import Models
 from calotype.server.restoring import Abandoned, restored
-from calotype.server.store import Job, State, Store
+from calotype.server.store import Asked, Job, State, Store, Whose
 from calotype.server.tickets import Counts, Ticket, Waiting
 from calotype.tasks import generate
 from calotype.tasks.picture import Picture
@@ -147,7 +146,7 @@ class Worker(threading.Thread):
             self._restore(leader, asked)
             return
         try:
-            studio = self._models.get(asked.model)
+            studio = self._models.get(asked.model, asked)
         except CalotypeError as error:
             self._failed(leader, error)
             return
@@ -182,7 +181,8 @@ class Worker(threading.Thread):
         began = time.monotonic()
         try:
             uploads = self._store.uploads(leader.job)
-            for picture in restored(self._models.restorer(asked.model), asked, uploads, watch):
+            model = self._models.restorer(asked.model)
+            for picture in restored(model, asked, uploads, watch, self._models.safety):
                 if picture.index in left:
                     self._finished(Ticket(leader, picture.index), picture)
         except Abandoned:
@@ -238,8 +238,9 @@ class Worker(threading.Thread):
                 if isinstance(event, generate.Progress):
                     self._show(studio, batch, event)
                 elif isinstance(event, generate.Notice):
+                    text = self._models.without_places(event.text)
                     for ticket in batch:
-                        self._store.note(ticket.waiting.job.id, event.text)
+                        self._store.note(ticket.waiting.job.id, text)
                 elif isinstance(event, Picture):
                     self._finished(batch[event.index], event)
                     done.add(event.index)
@@ -312,14 +313,16 @@ class Worker(threading.Thread):
 
     def _failed(self, waiting: Waiting, error: Exception) -> None:
         text = str(error) if isinstance(error, CalotypeError) else f"The picture failed: {error!r:.300}"
-        self._over(waiting, "failed", text, "request" if isinstance(error, InputError) else "server")
+        chosen = isinstance(error, CheckpointError) and added(waiting.job.request)
+        whose: Whose = "request" if chosen or isinstance(error, InputError) else "server"
+        self._over(waiting, "failed", self._models.without_places(text), whose)
 
     def _over(
         self,
         waiting: Waiting,
         state: State,
         error: str | None = None,
-        whose: Literal["request", "server"] | None = None,
+        whose: Whose | None = None,
     ) -> bool:
         name = waiting.job.id
         with self._work:
@@ -336,6 +339,13 @@ class Worker(threading.Thread):
         log.info("job %s is %s%s", name, state, f": {error}" if told else "")
         self._live.forget(name)
         return True
+
+
+def added(asked: Asked) -> bool:
+    """Whether the client chose more than a model: that may not fit it, which the client can change."""
+    return isinstance(asked, ResolvedRequest) and bool(
+        asked.loras or asked.embeddings or asked.controls or asked.refiner
+    )
 
 
 def _length(studio: Studio, request: ResolvedRequest, place: int) -> int:

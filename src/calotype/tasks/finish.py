@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from calotype.checkpoints import native, shelf
 from calotype.errors import CheckpointError
 from calotype.models.latent_diffusion import LatentDiffusion
+from calotype.models.pixel_diffusion import PixelDiffusion
 from calotype.safety import content, watermark
+from calotype.safety.content import Verdict
 from calotype.safety.policy import Safety
 from calotype.tasks.generate import Event, Notice, generate
 from calotype.tasks.picture import Picture
 from calotype.tasks.request import Request, ResolvedRequest
+from calotype.tasks.restoration import RestoredPicture
 
 UNCHECKED = (
     "The content check, which is on for models that do not come with Calotype, is not installed, and the "
@@ -54,10 +57,36 @@ def marked(picture: Picture) -> Picture:
     return replace(picture, image=watermark.embed(picture.image), record=record)
 
 
+def finished_restoration(
+    found: Iterable[RestoredPicture], model: PixelDiffusion, safety: Safety
+) -> Iterator[RestoredPicture]:
+    """The pictures of a restoration as they may be shown and kept.
+
+    Where one is withheld, the map of how the samples differ is grey too: it shows the same outlines.
+    """
+    checked = safety.checks(model.weights_hash in _shipped())
+    worst: Verdict | None = None
+    for picture in found:
+        picture = replace(picture, metadata=safety.metadata, signer=safety.signer)
+        if checked:
+            verdict = safety.judge(picture.image) if picture.scale is None else worst
+            if worst is None or (verdict is not None and verdict.decision == "withheld"):
+                worst = verdict
+            picture = replace(picture, content=verdict)
+            if verdict is not None and verdict.decision == "withheld":
+                yield replace(picture, image=content.blank(picture.image))
+                continue
+        if safety.watermark:
+            record = {**picture.record, "watermark": watermark.NAME}
+            picture = replace(picture, image=watermark.embed(picture.image), record=record)
+        yield picture
+
+
 def is_shipped(model: LatentDiffusion, request: ResolvedRequest) -> bool:
     """Whether nothing but weights that come with Calotype draws the picture."""
     added = (*request.loras, *request.embeddings, *request.controls)
-    return not added and model.weights_hash in _shipped()
+    weights = {model.weights_hash, request.refiner_hash or model.weights_hash}
+    return not added and weights <= _shipped()
 
 
 def wanted(request: ResolvedRequest) -> list[str]:

@@ -6,17 +6,16 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from calotype.errors import InputError, OutputError
 
@@ -219,8 +218,8 @@ def check_photo_path(path: Path, photo: Photo) -> None:
         raise OutputError(f"The picture is transparent in places, which {path} cannot keep; write a .png.")
 
 
-def write_photo(path: Path, photo: Photo, texts: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Write under a temporary name, then rename; OutputError where that fails.  Only a PNG takes `texts`."""
+def write_photo(path: Path, photo: Photo) -> None:
+    """Write under a temporary name, then rename; OutputError where that fails."""
     check_photo_path(path, photo)
     top = 2**photo.bits - 1
     planes = photo.pixels if photo.alpha is None else np.concatenate([photo.pixels, photo.alpha[None]])
@@ -230,7 +229,7 @@ def write_photo(path: Path, photo: Photo, texts: Mapping[str, str] = MappingProx
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         if photo.bits == 16:
-            partial.write_bytes(_png16(values, photo, texts))
+            partial.write_bytes(_png16(values, photo))
         else:
             kept = {"icc_profile": photo.icc, "exif": photo.exif}
             options: dict[str, Any] = {name: value for name, value in kept.items() if value}
@@ -238,8 +237,6 @@ def write_photo(path: Path, photo: Photo, texts: Mapping[str, str] = MappingProx
                 options |= {"quality": 95, "subsampling": 0}
             elif path.suffix.lower() == ".webp":
                 options |= {"lossless": True}
-            elif path.suffix.lower() == ".png":
-                options |= {"pnginfo": _png_texts(texts)}
             shown = values[..., 0] if values.shape[2] == 1 else values
             Image.fromarray(np.ascontiguousarray(shown)).save(
                 partial, WRITTEN[path.suffix.lower()], **options
@@ -251,14 +248,7 @@ def write_photo(path: Path, photo: Photo, texts: Mapping[str, str] = MappingProx
         partial.unlink(missing_ok=True)
 
 
-def _png_texts(texts: Mapping[str, str]) -> PngImagePlugin.PngInfo:
-    info = PngImagePlugin.PngInfo()
-    for key, text in texts.items():
-        info.add_itxt(key, text)
-    return info
-
-
-def _png16(values: NDArray[Any], photo: Photo, texts: Mapping[str, str]) -> bytes:
+def _png16(values: NDArray[Any], photo: Photo) -> bytes:
     """A PNG of 16 bits (H W C): Pillow writes none in colour.  A row is told as its step from the last."""
     height, width, channels = values.shape
     rows = np.ascontiguousarray(values.astype(">u2")).view(np.uint8).reshape(height, -1)  # (H 2WC)
@@ -271,7 +261,6 @@ def _png16(values: NDArray[Any], photo: Photo, texts: Mapping[str, str]) -> byte
         parts.append(_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(photo.icc)))
     if photo.exif:
         parts.append(_chunk(b"eXIf", photo.exif.removeprefix(b"Exif\0\0")))
-    parts += [_chunk(b"iTXt", key.encode() + b"\0" * 5 + text.encode()) for key, text in texts.items()]
     parts += [_chunk(b"IDAT", zlib.compress(filtered.tobytes(), 6)), _chunk(b"IEND", b"")]
     return b"".join(parts)
 

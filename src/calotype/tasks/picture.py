@@ -20,7 +20,7 @@ from calotype import __version__
 from calotype.errors import InputError, OutputError
 from calotype.safety.content import Verdict
 from calotype.safety.policy import Metadata
-from calotype.safety.provenance import Signer
+from calotype.safety.provenance import SOURCE, Signer
 from calotype.tasks import parameters
 from calotype.tasks.places import beside, shareable, without_folders
 from calotype.tasks.request import ResolvedRequest
@@ -141,12 +141,16 @@ def write_png(
     image: PIL.Image.Image,
     info: PIL.PngImagePlugin.PngInfo | None = None,
     signer: Signer | None = None,
+    source: str = SOURCE,
 ) -> None:
-    """Write under a temporary name, then rename; OutputError where that fails, and nothing is left behind."""
+    """Write under a temporary name, then rename; OutputError where that fails, and nothing is left behind.
+
+    source  what the signer says of how the picture came to be
+    """
     partial = _partial(path)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=info)
-    data = buffer.getvalue() if signer is None else signer.sign(buffer.getvalue())
+    data = buffer.getvalue() if signer is None else signer.sign(buffer.getvalue(), source)
     try:
         partial.write_bytes(data)
         os.replace(partial, path)

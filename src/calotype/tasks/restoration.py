@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import PIL.Image
+import PIL.PngImagePlugin
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from calotype import __version__
 from calotype.errors import InputError
 from calotype.models.pixel_diffusion import PixelDiffusion
+from calotype.safety.content import Verdict
+from calotype.safety.policy import Metadata
+from calotype.safety.provenance import EDITED, Signer
 from calotype.tasks import restore
 from calotype.tasks.noise_level import CameraNoise
-from calotype.tasks.photo_file import Photo, write_photo
-from calotype.tasks.picture import KEY
+from calotype.tasks.photo_file import Photo
+from calotype.tasks.picture import KEY, write_png
+from calotype.tasks.places import shareable
 from calotype.tasks.request import sentence
 from calotype.tasks.source import Source
 from calotype.tasks.uncertainty import heat_map
@@ -186,23 +191,35 @@ class Restoration(BaseModel):
 
 @dataclass(frozen=True)
 class RestoredPicture:
-    """One of a restoration's pictures, and its place among them; `texts` go into its PNG."""
+    """One of a restoration's pictures, in RGB of 8 bits, and its place among them.
 
-    photo: Photo
+    record    what its file will tell
+    scale     of the map: what its brightest colour means
+    content   what the content check said; None where it was off
+    metadata  how much of the record its file will tell
+    signer    signs its file
+    """
+
+    image: PIL.Image.Image
     index: int
-    texts: dict[str, str]
-
-    @property
-    def image(self) -> PIL.Image.Image:
-        """In RGB of 8 bits."""
-        levels = np.rint(self.photo.pixels.clip(0, 1) * 255).astype(np.uint8)
-        return PIL.Image.fromarray(
-            np.ascontiguousarray(levels.transpose(1, 2, 0).repeat(3 // len(levels), 2))
-        )
+    record: Mapping[str, Any]
+    scale: str | None = None
+    content: Verdict | None = None
+    metadata: Metadata = "full"
+    signer: Signer | None = None
 
     def save(self, path: str | Path) -> None:
-        """Write the PNG with its texts, atomically; OutputError where that fails."""
-        write_photo(Path(path), self.photo, self.texts)
+        """Write the PNG with its record, atomically; OutputError where that fails."""
+        told = {name: value for name, value in self.record.items() if name != "request"}
+        if self.content is not None:
+            told["content"] = asdict(self.content)
+        asked = self.record["request"]
+        told |= {"request": asked} if self.metadata == "full" else {"settings": shareable(asked)}
+        info = PIL.PngImagePlugin.PngInfo()
+        info.add_itxt(KEY, json.dumps(told, ensure_ascii=False))
+        if self.scale is not None:
+            info.add_itxt("scale", self.scale)
+        write_png(Path(path), self.image, info, self.signer, EDITED)
 
 
 def pictures(asked: Restoration, found: restore.Restored, model: PixelDiffusion) -> Iterator[RestoredPicture]:
@@ -213,11 +230,15 @@ def pictures(asked: Restoration, found: restore.Restored, model: PixelDiffusion)
         "weights_sha256": model.weights_hash,
         "request": asked.model_dump(mode="json", exclude_defaults=True),
     }
-    texts = {KEY: json.dumps(record, ensure_ascii=False)}
     for index, photo in enumerate((found.photo, *found.samples)):
-        yield RestoredPicture(replace(photo, exif=None), index, texts)
+        yield RestoredPicture(_shown(photo), index, record)
     if found.deviation is not None:
         top = float(np.quantile(np.sqrt((found.deviation**2).mean(0)), 0.995))
-        colours = heat_map(found.deviation, top).transpose(2, 0, 1) / np.float32(255)  # (H W 3) -> (3 H W)
-        scale = {"scale": f"{255 * top:.2f} of 255 is brightest"}
-        yield RestoredPicture(Photo(colours.astype(np.float32)), asked.pictures - 1, {**texts, **scale})
+        colours = PIL.Image.fromarray(heat_map(found.deviation, top))
+        yield RestoredPicture(colours, asked.pictures - 1, record, f"{255 * top:.2f} of 255 is brightest")
+
+
+def _shown(photo: Photo) -> PIL.Image.Image:
+    levels = np.rint(photo.pixels.clip(0, 1) * 255).astype(np.uint8)
+    # (C H W) -> (H W 3)
+    return PIL.Image.fromarray(np.ascontiguousarray(levels.transpose(1, 2, 0).repeat(3 // len(levels), 2)))

@@ -1,0 +1,171 @@
+"""What draws beside a model, over HTTP: LoRAs, textual inversions, ControlNets, refiners, by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from safetensors.torch import save_file
+from tests.checkpoints.families import CONFIGS, TOKENIZER, UNET1
+from tests.checkpoints.test_control_files import HINT
+from tests.networks.reference import randomise
+from tests.server.conftest import Live, run
+from tests.server.test_tasks_over_http import done, opened, over, picture, png, text
+from tests.tasks.test_additions import write
+
+from calotype.checkpoints import diffusers_names, native, single_file
+from calotype.models.latent_diffusion import LatentDiffusion, build
+from calotype.networks.controlnet import ControlNet, ControlNetConfig
+from calotype.server.settings import Settings
+
+ASKED: dict[str, Any] = {"prompts": "a red apple", "steps": 2, "seed": 7, "prompt_syntax": "a1111"}
+CONTROL: dict[str, Any] = {"net": "edges", "scale": 0.8, "end": 0.5}
+
+
+@pytest.fixture(scope="module")
+def served(tiny_model: LatentDiffusion, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """The tiny model, a refiner with other weights, and a folder with one of each kind."""
+    folder, models = tmp_path_factory.mktemp("folder"), tmp_path_factory.mktemp("served")
+    (folder / "style").mkdir()
+    write(folder / "style" / "flat.safetensors", tiny_model, 1)
+    save_file(
+        {"emb_params": torch.randn(2, tiny_model.config.text[0].clip.width)}, folder / "easy.safetensors"
+    )
+    net = ControlNet(ControlNetConfig(UNET1, hint_channels=HINT))
+    randomise(net)
+    save_file(diffusers_names.controlnet().write(net.state_dict()), folder / "edges.safetensors")
+    (folder / "broken.safetensors").write_bytes(b"nothing")
+    for name in ("tiny", "second"):
+        native.save(models / f"{name}.safetensors", tiny_model)
+    guided = build(CONFIGS["sd1"], TOKENIZER)
+    randomise(guided.denoiser)  # a fresh one looks at nothing
+    single_file.write(models / "sd1.safetensors", guided, None, {})
+    files = {path.stem: path for path in models.iterdir()}
+    yield from run(Settings(tmp_path_factory.mktemp("data"), files, "tiny", threads=1, folder=folder))
+
+
+@pytest.fixture
+def http(served: Live) -> Iterator[httpx.Client]:
+    with served.client() as http:
+        yield http
+
+
+def alone(served: Live, **fields: Any) -> bytes:
+    """The pixels of the request made in Python, with paths."""
+    prompts, model = fields.pop("prompts"), fields.pop("model", "tiny")
+    return served.desk.models.get(model).pictures(prompts, **fields)[0].image.tobytes()
+
+
+def place(served: Live, name: str) -> str:
+    folder = served.desk.settings.folder
+    assert folder is not None
+    return str(folder / f"{name}.safetensors")
+
+
+def test_what_there_is(http: httpx.Client) -> None:
+    listed = http.get("/v1/addons").json()["data"]
+    assert [(one["name"], one["kind"]) for one in listed] == [
+        *(("easy", "embedding"), ("edges", "control"), ("style/flat", "lora"))
+    ]
+
+
+@pytest.mark.parametrize("name", ["flat", "style/flat", "flat.safetensors"])
+def test_a_lora_by_name(http: httpx.Client, served: Live, name: str) -> None:
+    (found,) = done(http, **ASKED, loras=[f"{name}:0.8"])
+    path = place(served, "style/flat")
+    assert found.tobytes() == alone(served, **ASKED, loras=[f"{path}:0.8"])
+    assert found.tobytes() != alone(served, **ASKED)
+
+
+def test_a_lora_in_the_prompt(http: httpx.Client, served: Live) -> None:
+    """In every dialect, two weights in one batch, and no place of a file anywhere."""
+    fields = {**ASKED, "prompts": ["a red apple <lora:flat:0.8>", "a red apple <lora:flat:-0.5>"]}
+    job = over(http, http.post("/v1/jobs", json=fields).json())
+    path = place(served, "style/flat")
+    for index, weight in enumerate((0.8, -0.5)):
+        expected = alone(served, **{**ASKED, "seed": 7 + index}, loras=[f"{path}:{weight}"])
+        data = http.get(job["pictures"][index]["url"]).content
+        assert opened(data).tobytes() == expected
+        assert b"flat.safetensors" in data
+        assert path.encode() not in data
+    assert str(served.desk.settings.folder) not in json.dumps(job)
+    assert job["request"]["loras"][0]["file"] == "flat.safetensors"
+    again = {**ASKED, "prompts": job["pictures"][0]["prompt"], "loras": job["request"]["loras"]}
+    (found,) = done(http, **again)  # what a job tells makes it again
+    assert found.tobytes() == alone(served, **ASKED, loras=[f"{path}:0.8"])
+    body = {"prompt": "a red apple <lora:flat:0.8>", "steps": 1, "width": 32, "height": 32}
+    assert http.post("/sdapi/v1/txt2img", json=body).status_code == 200
+
+
+def test_a_textual_inversion(http: httpx.Client, served: Live) -> None:
+    (found,) = done(http, **{**ASKED, "prompts": "an easy apple"}, embeddings=["easy"])
+    expected = alone(served, **{**ASKED, "prompts": "an easy apple"}, embeddings=[place(served, "easy")])
+    assert found.tobytes() == expected
+    assert found.tobytes() != alone(served, **{**ASKED, "prompts": "an easy apple"})
+
+
+def test_a_controlnet(http: httpx.Client, served: Live) -> None:
+    """Its picture as base64 and as part of a form; kept as long as the job needs it."""
+    asked = {**ASKED, "model": "sd1", "width": 24, "height": 16}
+    guided = [{**CONTROL, "net": place(served, "edges"), "picture": picture((24, 16))}]
+    expected = alone(served, **asked, controls=guided)
+    (found,) = done(http, **asked, controls=[{**CONTROL, "picture": text(picture((24, 16)))}])
+    assert found.tobytes() == expected
+    assert found.tobytes() != alone(served, **asked)
+    body = {"request": json.dumps({**asked, "count": 2, "controls": [CONTROL]})}
+    job = http.post("/v1/jobs", data=body, files={"control-0": png(picture((24, 16)))}).json()
+    end = over(http, job)
+    assert opened(http.get(end["pictures"][0]["url"]).content).tobytes() == expected
+    assert (end["request"]["controls"][0]["net"], end["request"]["controls"][0]["picture"]["path"]) == (
+        "edges.safetensors",
+        "",
+    )
+    assert not list((served.desk.store.folder / "uploads").iterdir())
+
+
+def test_a_refiner(http: httpx.Client, served: Live) -> None:
+    fields = {**ASKED, "steps": 4, "refiner_at": 0.5}
+    (found,) = done(http, **fields, refiner="second")
+    path = str(served.desk.models.named("second").path)
+    assert found.tobytes() == alone(served, **fields, refiner=path)
+    assert served.desk.models.without_places(f"{path} is lost") == "second.safetensors is lost"
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "told"),
+    [
+        ({"loras": ["/etc/passwd"]}, 404, "no LoRA '/etc/passwd' here; there are: style/flat"),
+        ({"loras": ["../folder/easy"]}, 404, "no LoRA"),
+        ({"loras": ["flut"]}, 404, "did you mean"),
+        ({"prompts": "an apple <lora:../style/flat:1>"}, 404, "no LoRA"),
+        ({"embeddings": ["/etc/hosts:x"]}, 404, "no textual inversion '/etc/hosts'"),
+        ({"refiner": "/etc/passwd"}, 404, "no model '/etc/passwd'"),
+        ({"refiner": "photo"}, 422, "cannot draw"),
+        ({"controls": [{"net": "/etc/passwd", "picture": text(picture())}]}, 404, "no ControlNet"),
+        ({"controls": [{"net": "edges", "picture": "/etc/passwd"}]}, 422, "control-0 is no base64"),
+        (
+            {"controls": [{"net": "edges", "picture": {"path": "/etc/passwd"}}]},
+            422,
+            "control-0 is no picture",
+        ),
+        ({"controls": {"0": {"net": "edges", "picture": "/etc/passwd"}}}, 422, "controls"),
+        ({"controls": [{"net": "edges"}]}, 422, "picture"),
+        ({"controls": ["edges"]}, 422, "controls"),
+        ({"model": "tiny", "controls": [{**CONTROL, "picture": text(picture())}]}, 422, "does not fit"),
+    ],
+)
+def test_refused(http: httpx.Client, served: Live, fields: dict[str, Any], status: int, told: str) -> None:
+    answer = http.post("/v1/jobs", json={**ASKED, **fields})
+    assert (answer.status_code, told in answer.json()["error"]["message"]) == (status, True), answer.text
+    assert str(served.desk.settings.folder) not in answer.text
+
+
+def test_what_does_not_fit_is_the_clients_affair(http: httpx.Client, served: Live) -> None:
+    body = {"prompt": "a <lora:flat:1>", "override_settings": {"sd_model_checkpoint": "icons"}, "steps": 1}
+    answer = http.post("/sdapi/v1/txt2img", json=body)
+    assert answer.status_code == 422
+    assert str(served.desk.settings.folder) not in answer.text
