@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import uvicorn
 from calotype.checkpoints import shelf
 from calotype.server.app import create
 from calotype.server.desk import Desk
+from calotype.server.easel import Easel
 from calotype.server.models import Models
 from calotype.server.settings import Limits, Settings
 from calotype.server.store import Store
@@ -72,12 +73,18 @@ def small(tiny_file: Path, tmp_path: Path) -> Iterator[Live]:
     yield from run(settings)
 
 
-@pytest.fixture
-def desk(tiny_file: Path, tmp_path: Path) -> Iterator[Desk]:
-    """A desk whose worker has not begun."""
-    settings = Settings(tmp_path / "data", {"tiny": tiny_file}, "tiny")
+def tiny_desk(
+    tiny_file: Path, folder: Path, easels: Callable[[Models], Sequence[Easel]] = lambda _: ()
+) -> Iterator[Desk]:
+    settings = Settings(folder / "data", {"tiny": tiny_file}, "tiny")
     models = Models({**shelf.shipped(), **settings.models}, "tiny", "cpu", None)
-    desk = Desk(settings, Store(settings.data), models)
+    desk = Desk(settings, Store(settings.data), models, easels(models))
     yield desk
     desk.worker.stop()
     desk.store.close()
+
+
+@pytest.fixture
+def desk(tiny_file: Path, tmp_path: Path) -> Iterator[Desk]:
+    """A desk whose worker has not begun."""
+    yield from tiny_desk(tiny_file, tmp_path)

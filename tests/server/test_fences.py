@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import io
 import random
+import re
 import socket
 import struct
 import time
 import zlib
+from pathlib import Path
 
 import httpx
 import PIL.Image
 import pytest
-from tests.server.conftest import TOKEN, Live
+from tests.server.conftest import TOKEN, Live, run
 
 from calotype.cli import main as cli
 from calotype.server.fences import Rates
 from calotype.server.refusal import Refusal
+from calotype.server.settings import Limits, Settings
 from calotype.server.uploads import told
 from calotype.tasks.request import Request
 
@@ -106,6 +109,45 @@ def test_a_field_that_names_a_file_is_never_taken(small: Live, monkeypatch: pyte
     monkeypatch.setattr("calotype.server.desk.TAKEN", frozenset({"prompts"}))
     with pytest.raises(Refusal, match="does not take steps"):
         small.desk.submit(Request(prompts="x", steps=3), "one")
+
+
+def test_names_of_files_are_never_taken(small: Live) -> None:
+    """However they are spelt, and for reading and deleting alike."""
+    with small.client(headers=OWN) as http:
+        for name in (
+            "../jobs.sqlite",
+            "..%2fjobs.sqlite",
+            "%2e%2e/lock",
+            "%2fetc%2fpasswd",
+            "a" * 33,
+            "A" * 32,
+        ):
+            for path in (f"/v1/pictures/{name}/0.png", f"/v1/pictures/{name}", f"/v1/jobs/{name}"):
+                assert http.get(path).status_code in (404, 422), path
+                assert http.delete(path).status_code in (404, 405, 422), path
+            for path in (f"/page/{name}", f"/page/..%2f{name}", "/page/%2e%2e/app.py", "/page//etc/passwd"):
+                assert http.get(path).status_code == 404, path
+        assert (small.desk.settings.data / "jobs.sqlite").exists()
+
+
+def test_streams_are_bounded(tiny_file: Path, tmp_path: Path) -> None:
+    for live in run(Settings(tmp_path, {"tiny": tiny_file}, "tiny", limits=Limits(streams_by_client=1))):
+        live.desk.worker.stop()  # so that the job stays
+        with live.client() as http, live.client() as other:
+            job = http.post("/v1/jobs", json={"prompts": "x"}).json()["id"]
+            with http.stream("GET", f"/v1/jobs/{job}/events") as events:
+                lines = events.iter_lines()  # kept: httpx closes a stream whose lines nobody holds
+                assert next(lines) == "event: job"
+                assert other.get(f"/v1/jobs/{job}/events").status_code == 429
+        live.desk.stopping.set()
+
+
+def test_the_table_of_fences_names_tests() -> None:
+    told = (Path(__file__).parents[2] / "docs" / "serve.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+)`", told))
+    here = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    assert len(named) > 15
+    assert {name for name in named if f"def {name}(" not in here} == set()
 
 
 def test_the_queue_is_bounded(small: Live) -> None:

@@ -56,15 +56,15 @@ def test_requests_share_a_batch_and_keep_their_pixels(desk: Desk) -> None:
         desk.submit(Request(prompts="a red apple", seed=3, steps=4, sampler="euler_a"), "three"),
         desk.submit(Request(prompts="a green car", count=2, seed=2**64 - 2, **common), "four"),
     ]
-    assert [desk.worker.position(job.id) for job in jobs] == [0, 1, 2, 3]
+    assert [desk.row.position(job.id) for job in jobs] == [0, 1, 2, 3]
     desk.worker.start()
     for job in jobs:
         done = over(desk, job)
         assert (done.state, done.error) == ("done", None)
         check_pixels(desk, done)
-    assert desk.worker.counts.batches == 2  # the one of four steps alone
-    assert desk.worker.counts.pictures == 6
-    assert desk.worker.position(jobs[0].id) is None
+    assert desk.row.counts.batches == 2  # the one of four steps alone
+    assert desk.row.counts.pictures == 6
+    assert desk.row.position(jobs[0].id) is None
 
 
 def test_texts_of_other_lengths_are_drawn_apart(desk: Desk) -> None:
@@ -76,7 +76,7 @@ def test_texts_of_other_lengths_are_drawn_apart(desk: Desk) -> None:
     desk.worker.start()
     for job in jobs:
         check_pixels(desk, over(desk, job))
-    assert desk.worker.counts.batches == 2
+    assert desk.row.counts.batches == 2
 
 
 def test_a_long_job_lets_a_short_one_by(desk: Desk) -> None:
@@ -119,7 +119,7 @@ def test_cancelling_answers_at_once_and_ends_with_the_step(
     assert desk.cancel(waiting.id).state == "cancelled"
     assert desk.cancel(job.id).state == "cancelled"
     gate.go.set()
-    until(lambda: desk.worker.counts.batches == 1)
+    until(lambda: desk.row.counts.batches == 1)
     assert gate.steps == 1
     assert desk.job(job.id).pictures == ()
     assert desk.cancel(job.id).state == "cancelled"
@@ -154,7 +154,7 @@ def test_jobs_survive_a_restart(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> 
         finished.set()
 
     monkeypatch.setattr(Store, "keep", kept)
-    monkeypatch.setattr("calotype.server.worker.batch_size", lambda *_: 2)
+    monkeypatch.setattr("calotype.server.easel.batch_size", lambda *_: 2)
     gate = Gate(monkeypatch)
     job = desk.submit(Request(prompts="a red apple", count=3, steps=2), "one")
     other = desk.submit(Request(prompts="a green car", steps=3), "one")

@@ -185,7 +185,7 @@ async def png_info(body: Encoded, desk: AnyDesk) -> dict[str, Any]:
 @router.get("/progress")
 def progress(desk: AnyDesk) -> dict[str, Any]:
     """Of the job that is drawn now; job_count is 0 where nothing is to do."""
-    names = desk.worker.active()
+    names = desk.row.active()
     seen = desk.live.sight(names[0]) if names else None
     step = seen.progress if seen else None
     image = seen.preview.url.partition(",")[2] if seen and seen.preview else None
@@ -210,9 +210,9 @@ def progress(desk: AnyDesk) -> dict[str, Any]:
 @router.post("/skip")
 def interrupt(desk: AnyDesk) -> dict[str, Any]:
     """Cancels the job that is drawn now."""
-    names = desk.worker.active()
+    names = desk.row.active()
     if names:
-        desk.worker.cancel(names[0])
+        desk.row.cancel(names[0])
     return {}
 
 
@@ -259,7 +259,7 @@ def sd_models(desk: AnyDesk) -> list[dict[str, Any]]:
 
 @router.post("/unload-checkpoint")
 def unload(request: fastapi.Request, desk: AnyDesk) -> dict[str, Any]:
-    desk.models.unload(chosen(request, desk))
+    desk.memory.unload(chosen(request, desk))
     return {}
 
 

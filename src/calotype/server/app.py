@@ -14,8 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from calotype import __version__
-from calotype.checkpoints import shelf
-from calotype.errors import BlockedPromptError, CalotypeError, InputError
+from calotype.errors import BlockedPromptError, CalotypeError, InputError, OutputError
 from calotype.safety import content
 from calotype.server import a1111, a1111_lists, a1111_pictures, health, native, openai
 from calotype.server.desk import Desk
@@ -36,14 +35,7 @@ def create(settings: Settings) -> fastapi.FastAPI:
     safety = settings.safety
     if not settings.shipped and safety.checks(shipped=False):
         content.require()  # others will look at what is drawn here: never unchecked by accident
-    models = Models(
-        {**shelf.shipped(), **settings.models},
-        settings.default,
-        settings.device,
-        settings.memory,
-        safety,
-        settings.folder,
-    )
+    models = Models.of(settings)
     desk = Desk(settings, Store(settings.data), models)
 
     @asynccontextmanager
@@ -99,6 +91,8 @@ def _calotype(request: fastapi.Request, error: Exception) -> JSONResponse:
         return _answer(request, Refusal(400, "content_policy_violation", str(error)))
     if isinstance(error, InputError):
         return _answer(request, Refusal(422, "invalid_request", str(error)))
+    if isinstance(error, OutputError):
+        return _answer(request, Refusal(507, "cannot_be_written", str(error)))
     return _answer(request, Refusal(500, "failed", str(error)))
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import PIL.Image
 
 from calotype.errors import CheckpointError, InputError
+from calotype.server.easel import Easel, Here
 from calotype.server.live import Live
 from calotype.server.models import Models
 from calotype.server.refusal import Refusal
+from calotype.server.row import Row
 from calotype.server.settings import Settings
 from calotype.server.store import OVER, Asked, Job, Store, sources
 from calotype.server.worker import Worker
@@ -47,13 +51,33 @@ SMALLEST_TILE = 32
 """Pixels: a picture of many small windows is work without end."""
 
 
+class Memory(Protocol):
+    """Of the process or processes that draw: which models are in it."""
+
+    def loaded(self) -> list[str]: ...
+
+    def load(self, name: str) -> object: ...
+
+    def unload(self, name: str) -> None: ...
+
+
 class Desk:
     """Accepts, shows and ends jobs."""
 
-    def __init__(self, settings: Settings, store: Store, models: Models) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        models: Models,
+        easels: Sequence[Easel] = (),
+        memory: Memory | None = None,
+    ) -> None:
+        """Pictures are drawn in this process, or on `easels`, with models that `memory` holds."""
         self.settings, self.store, self.models = settings, store, models
-        self.live = Live()
-        self.worker = Worker(store, models, self.live, settings.threads, settings.verbose)
+        self.live, self.memory = Live(), memory or models
+        easels = easels or [Here(models)]
+        self.row = Row(store, self.live, len(easels), models.without_places, settings.verbose)
+        self.worker = Worker(self.row, store, easels, self.live, settings.threads)
         self.stopping = asyncio.Event()
 
     def submit(self, request: Request | Restoration, client: str) -> Job:
@@ -84,8 +108,8 @@ class Desk:
                     422, "over_limit", f"The request is for {value} {what}; this server allows {most}."
                 )
         for waiting, most, whose in (
-            (self.worker.queued(client), limits.queued_by_client, "You have"),
-            (self.worker.queued(), limits.queued, "The server has"),
+            (self.row.queued(client), limits.queued_by_client, "You have"),
+            (self.row.queued(), limits.queued, "The server has"),
         ):
             if waiting + asked.pictures > most:
                 raise Refusal(
@@ -100,7 +124,7 @@ class Desk:
         said = asked.task if isinstance(asked, Restoration) else repr(asked.prompts[0])
         text = f": {said}" if self.settings.verbose else ""
         log.info("job %s: %d pictures, %d steps%s", job.id, asked.pictures, asked.steps, text)
-        self.worker.add(job)
+        self.row.add(job)
         return job
 
     def admit(self, image: PIL.Image.Image) -> None:
@@ -149,19 +173,19 @@ class Desk:
         job = self.store.get(name)
         if job is None:
             raise Refusal(404, "job_not_found", f"There is no job {name[:40]!r}; it may have been deleted.")
-        if job.state not in OVER and name in self.worker.unwritten:
-            return replace(job, state="failed", error=self.worker.unwritten[name], whose="server")
+        if job.state not in OVER and name in self.row.unwritten:
+            return replace(job, state="failed", error=self.row.unwritten[name], whose="server")
         return job
 
     def cancel(self, name: str) -> Job:
         """Over at once; one that was over already stays as it was."""
         self.job(name)
-        self.worker.cancel(name)
+        self.row.cancel(name)
         return self.job(name)
 
     def delete(self, name: str) -> None:
         """The job, its words and its pictures are gone; one that is not over is cancelled first."""
-        self.worker.cancel(name)
+        self.row.cancel(name)
         self.store.delete(self.job(name))
 
     async def finished(self, name: str) -> Job:
@@ -182,5 +206,5 @@ class Desk:
                         )
                     await changed.wait()
         except asyncio.CancelledError:
-            self.worker.cancel(name)
+            self.row.cancel(name)
             raise

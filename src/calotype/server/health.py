@@ -44,15 +44,15 @@ class _Numbers(Collector):
         self._desk = desk
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
-        desk, counts = self._desk, self._desk.worker.counts
+        desk, counts = self._desk, self._desk.row.counts
         jobs = GaugeMetricFamily("calotype_jobs", "Jobs in the store.", labels=["state"])
         for state, count in desk.store.counts().items():
             jobs.add_metric([state], count)
         yield jobs
         yield GaugeMetricFamily(
-            "calotype_pictures_waiting", "Pictures queued or being drawn.", desk.worker.queued()
+            "calotype_pictures_waiting", "Pictures queued or being drawn.", desk.row.queued()
         )
-        yield GaugeMetricFamily("calotype_models_loaded", "Models in memory.", len(desk.models.loaded()))
+        yield GaugeMetricFamily("calotype_models_loaded", "Models in memory.", len(desk.memory.loaded()))
         for name, about, value in (
             ("batches", "Batches drawn since the start.", counts.batches),
             ("pictures", "Pictures finished since the start.", counts.pictures),

@@ -22,6 +22,7 @@ from calotype.models.pixel_diffusion import PixelConfig, PixelDiffusion
 from calotype.safety.policy import Safety
 from calotype.server.addons import Addons
 from calotype.server.refusal import Refusal
+from calotype.server.settings import Settings
 from calotype.tasks.request import Request
 from calotype.tasks.studio import Studio, pick_device
 
@@ -76,6 +77,13 @@ class Models:
         self._loaded: OrderedDict[str, Studio | PixelDiffusion] = OrderedDict()
         self._beside: dict[str, dict[str, int]] = {}
         self._lock = threading.RLock()
+
+    @classmethod
+    def of(cls, settings: Settings) -> Models:
+        """Those of a server: what is shipped, and what its owner named."""
+        files = {**shelf.shipped(), **settings.models}
+        chosen = (settings.default, settings.device, settings.memory, settings.safety, settings.folder)
+        return cls(files, *chosen)
 
     def named(self, name: str) -> Known:
         """Refusal (404) where there is none of that name."""

@@ -22,7 +22,6 @@ from calotype.server.addons import Kind as AddonKind
 from calotype.server.desk import Desk
 from calotype.server.fences import client_of
 from calotype.server.models import Kind as ModelKind
-from calotype.server.models import Models
 from calotype.server.refusal import Refusal
 from calotype.server.sources import BODY, asked_of, body_of, one_upload
 from calotype.server.store import OVER, Job, State
@@ -137,7 +136,7 @@ def view(desk: Desk, job: Job) -> JobView:
         id=job.id,
         number=job.number,
         state=job.state,
-        position=desk.worker.position(job.id),
+        position=desk.row.position(job.id),
         created=job.created,
         started=job.started,
         finished=job.finished,
@@ -302,8 +301,8 @@ async def read(request: fastapi.Request, desk: AnyDesk) -> dict[str, Any]:
     return await asyncio.to_thread(one)
 
 
-def model_view(models: Models, name: str) -> ModelView:
-    known = models.named(name)
+def model_view(desk: Desk, name: str) -> ModelView:
+    known = desk.models.named(name)
     config = known.config
     own = {}
     if isinstance(config, ModelConfig):
@@ -316,8 +315,8 @@ def model_view(models: Models, name: str) -> ModelView:
         about=config.about,
         parameters=known.parameters,
         memory=known.memory,
-        loaded=name in models.loaded(),
-        default=name == models.default,
+        loaded=name in desk.memory.loaded(),
+        default=name == desk.models.default,
         **own,
     )
 
@@ -325,25 +324,27 @@ def model_view(models: Models, name: str) -> ModelView:
 @router.get("/models")
 def models(desk: AnyDesk) -> ModelList:
     found = desk.models
-    return ModelList(data=[model_view(found, name) for name in found.known], budget=found.budget)
+    return ModelList(data=[model_view(desk, name) for name in found.known], budget=found.budget)
 
 
 @router.get("/models/{name}")
 def model(name: str, desk: AnyDesk) -> ModelView:
-    return model_view(desk.models, name)
+    return model_view(desk, name)
 
 
 @router.post("/models/{name}/load")
 def load(name: str, desk: AnyDesk) -> ModelView:
     """Load it now and not with its first request; others may have to leave for it."""
-    desk.models.load(name)
-    return model_view(desk.models, name)
+    desk.models.named(name)
+    desk.memory.load(name)
+    return model_view(desk, name)
 
 
 @router.post("/models/{name}/unload")
 def unload(name: str, desk: AnyDesk) -> ModelView:
-    desk.models.unload(name)
-    return model_view(desk.models, name)
+    desk.models.named(name)
+    desk.memory.unload(name)
+    return model_view(desk, name)
 
 
 @router.get("/addons")

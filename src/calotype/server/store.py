@@ -144,9 +144,9 @@ class Store:
                 "insert into jobs (id, client, created, state, request) values (?, ?, ?, 'queued', ?)",
                 (name, client, time.time(), request.model_dump_json()),
             )
-        except OutputError:
+        except OutputError as error:
             self.discard(name)
-            raise
+            raise self._unplaced(error) from None
         job = self.get(name)
         assert job is not None
         return job
@@ -217,7 +217,10 @@ class Store:
 
     def keep(self, name: str, place: int, picture: Picture | RestoredPicture) -> None:
         """Write a finished picture; OutputError where that fails."""
-        picture.save(self.path(name, place))
+        try:
+            picture.save(self.path(name, place))
+        except OutputError as error:
+            raise self._unplaced(error) from None
         content = picture.record.content if isinstance(picture, Picture) else picture.content
         told = None if content is None else json.dumps(asdict(content))
         self._write(
@@ -239,7 +242,11 @@ class Store:
             with self._lock, self._database:
                 self._database.execute(statement, tuple(values))
         except sqlite3.Error as error:
-            raise OutputError(f"The job store in {self.folder} cannot be written: {error}.") from None
+            raise OutputError(f"The job store, jobs.sqlite, cannot be written: {error}.") from None
+
+    def _unplaced(self, error: OutputError) -> OutputError:
+        """What may be told to clients: without the folder."""
+        return OutputError(str(error).replace(f"{self.folder}/", ""))
 
     def _jobs(self, where: str, values: tuple[Any, ...]) -> list[Job]:
         columns = ", ".join((*_PLAIN, "request", "error", "whose", "notices"))

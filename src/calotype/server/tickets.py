@@ -1,9 +1,9 @@
-"""What the worker keeps of jobs that are not over."""
+"""What the row keeps of jobs that are not over."""
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from calotype.server.store import Job
 from calotype.tasks.request import ResolvedRequest
@@ -11,13 +11,19 @@ from calotype.tasks.request import ResolvedRequest
 
 @dataclass
 class Waiting:
-    """A job that is not over: places still to draw, and how many are being drawn."""
+    """A job that is not over: places still to draw, and how many are being drawn.
+
+    shares  what each hand has done of it beyond its finished pictures, in pictures
+    losses  processes that went while they only looked at it
+    """
 
     job: Job
     places: deque[int]
     company: str
     finished: int
     drawing: int = 0
+    shares: dict[int, float] = field(default_factory=dict)
+    losses: int = 0
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ async def finished(desk: Desk, asked: Request | Restoration, request: fastapi.Re
     try:
         await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not waiting.done():
-            desk.worker.cancel(job.id)
+            desk.row.cancel(job.id)
         job = await waiting
     finally:
         waiting.cancel()
