@@ -11,6 +11,7 @@ from calotype import __version__
 from calotype.cli.convert import convert
 from calotype.cli.data import fashion_mnist, icons, mnist, photos
 from calotype.cli.decode import decode
+from calotype.cli.ema import ema
 from calotype.cli.evaluate import audit, compare, evaluate, report
 from calotype.cli.forecasts import plan
 from calotype.cli.generate import generate
@@ -44,6 +45,7 @@ app.command("convert")(convert)
 app.command("inspect")(inspect)
 app.command("evaluate")(evaluate)
 app.command("compare")(compare)
+app.command("ema")(ema)
 app.command("audit")(audit)
 app.command("report")(report)
 for _task in (denoise, inpaint, upscale, deblur):

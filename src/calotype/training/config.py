@@ -45,6 +45,8 @@ class TrainConfig:
     beta2: float = 0.99
     clip: float = 1.0
     ema_length: float = 0.10
+    snapshot_every: int = 0
+    """Steps between the averages from which `calotype ema` makes one of any length, afterwards."""
     precision: Precision = "auto"
     seed: int = 0
     image_size: int | None = None
@@ -75,6 +77,13 @@ class TrainConfig:
         if any(not weight >= 0 for weight in self.balance.values()):
             raise InputError("Training option balance needs weights of 0 or more, e.g. balance.emoji=2.")
 
+    def _without_snapshots(self, what: str) -> None:
+        if self.snapshot_every:
+            raise InputError(
+                f"Training option snapshot_every is not for {what}; "
+                "choose its ema_length before it is trained."
+            )
+
 
 @dataclass(frozen=True)
 class AutoencoderTraining(TrainConfig):
@@ -99,6 +108,7 @@ class AutoencoderTraining(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._without_snapshots("an autoencoder, whose latents are normalised as it is written")
         if not self.latent_noise >= 0:
             raise InputError(f"Training option latent_noise is {self.latent_noise}; give 0 or more.")
 
@@ -160,6 +170,7 @@ class TextTraining(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._without_snapshots("a text encoder, which is written with a part of the U-Net")
         _check_shares(self, "caption_dropout", "rewording")
 
 

@@ -22,6 +22,7 @@ from calotype.training.loop import NotFiniteError, StepReport, autocast, new_opt
 from calotype.training.objective import Objective, recipe_of
 from calotype.training.order import BatchOrder
 from calotype.training.page import markdown, took
+from calotype.training.posthoc import LENGTHS, write_snapshots
 from calotype.training.recompute import recompute
 from calotype.training.state import TrainState, read_checkpoint, read_facts
 
@@ -132,8 +133,12 @@ class Run:
         self.objective, self.config, self.plan, self.order = objective, config, plan, order
         self._names = names
         self.main = self.accelerator.is_main_process
+        averages = tuple(Ema(objective, length) for length in LENGTHS) if config.snapshot_every else ()
         self.state = TrainState(
-            objective, new_optimizer(config, objective), Ema(objective, config.ema_length)
+            objective,
+            new_optimizer(config, objective),
+            Ema(objective, config.ema_length),
+            averages=averages,
         )
         part = config.batch // world
         self._share = slice(
@@ -214,6 +219,8 @@ class Run:
                         self.evaluate(board, step)
                     if self._due(config.sample_every, step):
                         self.sample(board, step)
+                    if self._due(config.snapshot_every, step):
+                        write_snapshots(self.plan.folder, step, self.state.averages)
                     if self._due(config.checkpoint_every, step):
                         self.save()
                 left = (config.steps - step) * config.batch / max(speed, 1e-9)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -33,9 +34,9 @@ Prepare = Callable[[TrainConfig, DataSet, Plan, Watch], Run]
 
 CALIBRATION = 8.0
 """Seconds that the measured steps take together, at least."""
-FEWEST = 3
-"""Steps that are measured, at least, after the first, ..."""
-SPARE = 10_000
+FEWEST = 4
+"""Steps that are measured, at least ..."""
+MOST = 1000
 """... and at most."""
 
 
@@ -99,7 +100,7 @@ def forecast(
     try:
         with place as name, _own_cache(Path(name) / "cache"):
             trial = replace(plan, folder=Path(name) / "run", minutes=math.inf)
-            longer = config.steps + SPARE  # so that even the shortest run has steps to measure
+            longer = config.steps + MOST + FEWEST  # so that even the shortest run has steps to measure
             quiet = replace(config, steps=longer, evaluate_every=0, sample_every=0, checkpoint_every=0)
             speeds = _Speeds()
             run = prepare(quiet, few.data, trial, speeds)
@@ -133,12 +134,12 @@ class _Measured:
     def __init__(self, run: Run, config: TrainConfig, seconds: float) -> None:
         steps = run.steps()
         next(steps)
-        began = time.monotonic()
-        first, count = began - run.started, 0
-        while count < FEWEST or (time.monotonic() - began < seconds and count < SPARE - 2):
-            next(steps)
-            count += 1
-        self.step = (time.monotonic() - began) / count
+        first = time.monotonic() - run.started
+        spent: list[float] = []
+        next(steps)  # memory is still being taken
+        while len(spent) < FEWEST or (sum(spent) < seconds and len(spent) < MOST):
+            spent.append(_timed(lambda: next(steps)))
+        self.step = statistics.median(spent)
         self.start = max(0.0, first - self.step)
         with FlopCounterMode(display=False) as counter:
             next(steps)
@@ -149,10 +150,11 @@ class _Measured:
         self.sample = _timed(lambda: run.sample(board, 1)) if config.sample_every else 0.0
         board.close()
         self.saving = _timed(run.save)
+        self.averages = sum(v.nbytes for ema in run.state.averages for v in ema.average.values())
         run.finish({})
 
 
-def _timed(do: Callable[[], None]) -> float:
+def _timed(do: Callable[[], object]) -> float:
     began = time.monotonic()
     do()
     return time.monotonic() - began
@@ -181,7 +183,9 @@ def _reckoned(run: Run, few: Few, config: TrainConfig, each: _Measured, speeds: 
     sheet = max((path.stat().st_size for path in (folder / "samples").iterdir()), default=0)
     # a sheet lies there twice, once in TensorBoard's file
     disk = {
-        "checkpoints": state * min(saves, config.keep_checkpoints),
+        # the last is written twice
+        "checkpoints": state * min(max(1, saves - 1), config.keep_checkpoints),
+        "averages": each.averages * _times(config.snapshot_every, config.steps),
         "weights": (folder / "model.safetensors").stat().st_size,
         "samples and metrics": 2 * sheet * sheets + 500 * _times(config.log_every, config.steps),
         "caches": int(latents * share + words * spoken) if latents else 0,

@@ -144,6 +144,7 @@ def train(
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
         state.step += 1
-        state.ema.update(state.step)
+        for ema in (state.ema, *state.averages):
+            ema.update(state.step)
         means = accelerator.reduce(torch.stack(list(parts.values())), "mean")
         yield StepReport(state.step, dict(zip(parts, means.tolist(), strict=True)), rate, float(norm))

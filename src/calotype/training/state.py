@@ -19,17 +19,23 @@ from calotype.training.ema import Ema
 
 @dataclass
 class TrainState:
-    """The module that trains, its optimiser and weight average, and the number of updates made."""
+    """The module that trains, its optimiser and weight average, and the number of updates made.
+
+    `averages` are those from which others are put together later (`training/posthoc.py`).
+    """
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
     ema: Ema
     step: int = 0
+    averages: tuple[Ema, ...] = ()
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of the state as flat names: model/…, ema/… and optimizer/<parameter>/<moment>."""
+        """All of the state as flat names: model/…, ema/…, average0/… and optimizer/<parameter>/<moment>."""
         flat = {f"model/{name}": value for name, value in self.module.state_dict().items()}
         flat |= {f"ema/{name}": value for name, value in self.ema.average.items()}
+        for i, ema in enumerate(self.averages):
+            flat |= {f"average{i}/{name}": value for name, value in ema.average.items()}
         for name, parameter in self._trained().items():
             for moment, value in self.optimizer.state.get(parameter, {}).items():
                 flat[f"optimizer/{name}/{moment}"] = value
@@ -38,11 +44,14 @@ class TrainState:
     def load(self, tensors: dict[str, Tensor], step: int) -> None:
         """Take up what `tensors` gave, strictly."""
         groups: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}}
+        groups |= {f"average{i}": {} for i in range(len(self.averages))}
         for name, value in tensors.items():
             group, _, rest = name.partition("/")
             groups[group][rest] = value
         self.module.load_state_dict(groups["model"])
         self.ema.load(groups["ema"])
+        for i, ema in enumerate(self.averages):
+            ema.load(groups[f"average{i}"])
         trained = self._trained()
         for name, value in groups["optimizer"].items():
             owner, _, moment = name.rpartition("/")
