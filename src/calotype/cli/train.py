@@ -72,7 +72,7 @@ def autoencoder(
     from calotype.training.config import AutoencoderTraining, override
     from calotype.training.fit import Plan
     from calotype.training.recipes import AUTOENCODER_RECIPES
-    from calotype.training.sessions import picture_size, prepare_autoencoder
+    from calotype.training.sessions import picture_shapes, picture_size, prepare_autoencoder
 
     config = override(_recipe(recipe, model, AUTOENCODER_RECIPES, AutoencoderTraining), settings or ())
     preset = _preset(model)
@@ -82,7 +82,8 @@ def autoencoder(
         return prepare_autoencoder(config, preset, data, plan, init_from=init_from)
 
     plan = Plan(out, resume, minutes, device, threads, inexact)
-    _go(prepare, config, folder, picture_size(config, preset), plan, strict=strict, foretell=foretell)
+    size, shapes = picture_size(config, preset), picture_shapes(config, preset)
+    _go(prepare, config, folder, size, plan, strict=strict, foretell=foretell, shapes=shapes)
 
 
 @train_app.command("text")
@@ -106,7 +107,7 @@ def text(
     from calotype.training.config import TextTraining, override
     from calotype.training.fit import Plan
     from calotype.training.recipes import TEXT_RECIPES
-    from calotype.training.sessions import picture_size, prepare_text
+    from calotype.training.sessions import picture_shapes, picture_size, prepare_text
 
     config = override(_recipe(recipe, model, TEXT_RECIPES, TextTraining), settings or ())
     preset = _preset(model)
@@ -117,7 +118,8 @@ def text(
         )
 
     plan = Plan(out, resume, minutes, device, threads, inexact)
-    _go(prepare, config, folder, picture_size(config, preset), plan, strict=strict, foretell=foretell)
+    size, shapes = picture_size(config, preset), picture_shapes(config, preset)
+    _go(prepare, config, folder, size, plan, strict=strict, foretell=foretell, shapes=shapes)
 
 
 @train_app.command("diffusion")
@@ -150,7 +152,7 @@ def diffusion(
     from calotype.training.config import DiffusionTraining, override
     from calotype.training.fit import Plan
     from calotype.training.recipes import DIFFUSION_RECIPES
-    from calotype.training.sessions import picture_size, prepare_diffusion
+    from calotype.training.sessions import picture_shapes, picture_size, prepare_diffusion
 
     config = override(_recipe(recipe, model, DIFFUSION_RECIPES, DiffusionTraining), settings or ())
     preset = _preset(model)
@@ -173,7 +175,8 @@ def diffusion(
         )
 
     plan = Plan(out, resume, minutes, device, threads, inexact)
-    _go(prepare, config, folder, picture_size(config, preset), plan, strict=strict, foretell=foretell)
+    size, shapes = picture_size(config, preset), picture_shapes(config, preset)
+    _go(prepare, config, folder, size, plan, strict=strict, foretell=foretell, shapes=shapes)
 
 
 @train_app.command("pixels")
@@ -253,11 +256,13 @@ def watching() -> Iterator[Callable[[str, int, int], None]]:
         yield watch
 
 
-def _read(folder: Path, size: int, strict: bool, watch: Callable[[str, int, int], None]) -> DataSet:
+def _read(
+    folder: Path, size: int, strict: bool, watch: Watch, shapes: tuple[tuple[int, int], ...] = ()
+) -> DataSet:
     """The data set in memory; what had to be left out is named on standard error."""
     from calotype.training.sessions import read_data
 
-    data = read_data(folder, size, strict=strict, watch=watch)
+    data = read_data(folder, size, strict=strict, watch=watch, shapes=shapes)
     if data.skipped:
         named = "; ".join(f"{path.name} {reason}" for path, reason in data.skipped[:5])
         more = f"; and {len(data.skipped) - 5} more" if len(data.skipped) > 5 else ""
@@ -278,18 +283,19 @@ def _go(
     *,
     strict: bool,
     foretell: bool,
+    shapes: tuple[tuple[int, int], ...] = (),
 ) -> None:
     """Read the folder and complete the run, or only say what that would cost."""
     if foretell:
         from calotype.training.few import read_few
         from calotype.training.forecast import forecast
 
-        told = forecast(prepare, read_few(folder, size, strict=strict), config, plan)
+        told = forecast(prepare, read_few(folder, size, strict=strict, shapes=shapes), config, plan)
         told.write(plan.folder)
         print(forecasts.of_run(told, config, plan))
         return
     with watching() as watch:
-        data = _read(folder, size, strict, watch)
+        data = _read(folder, size, strict, watch, shapes)
         run = prepare(config, data, plan, watch)
     _complete(run, data, plan)
 

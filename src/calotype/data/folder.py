@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from calotype.data.pictures import SUFFIXES, Pixels, UnreadablePictureError, read_picture
+from calotype.data.pictures import SUFFIXES, Pixels, Size, UnreadablePictureError, read_picture
 from calotype.errors import DataError
 
 METADATA = "metadata.jsonl"
@@ -114,6 +114,14 @@ class PictureFolder:
             count += 1
         return torch.from_numpy(pictures[:count])
 
+    def load_shaped(
+        self, shape: Callable[[int, int], tuple[int, int]], progress: Progress = _quiet
+    ) -> list[Pixels]:
+        """All pictures, each (H W 3) uint8 of the (height, width) that `shape` gives of its (width, height);
+        otherwise as `load_all`.
+        """
+        return list(self._readable(shape, progress))
+
     def content_hash(self) -> str:
         """SHA-256 over file names, captions, labels and the bytes of every picture file."""
         digest = hashlib.sha256()
@@ -128,7 +136,7 @@ class PictureFolder:
                 ) from error
         return digest.hexdigest()
 
-    def _readable(self, size: int | None, progress: Progress) -> Iterator[Pixels]:
+    def _readable(self, size: Size, progress: Progress) -> Iterator[Pixels]:
         """The pixels of every readable picture in order; by threads, as Pillow decodes without the lock."""
         kept: list[Record] = []
         total = len(self.records)

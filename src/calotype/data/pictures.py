@@ -1,5 +1,6 @@
 """Reads one picture file, whatever its mode, as RGB pixels on white."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 Pixels = NDArray[np.uint8]
+Size = int | Callable[[int, int], tuple[int, int]] | None
+"""A side of a square, or what gives of a picture's (width, height) the (height, width) to read it at."""
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
 
@@ -15,10 +18,11 @@ class UnreadablePictureError(Exception):
     """Why a picture cannot be used, in a few words: its caller names the file."""
 
 
-def read_picture(path: Path, size: int | None = None) -> Pixels:
+def read_picture(path: Path, size: Size = None) -> Pixels:
     """The picture in `path` as (H W 3) uint8, upright, alpha composited on white.
 
-    With `size`, its shorter side is scaled to `size` (Lanczos) and the middle square cut out.  Of an
+    With `size`, its shorter side is scaled to `size` (Lanczos) and the middle square cut out; of a size
+    that is a function of (width, height), the middle of the (height, width) which that gives.  Of an
     animation the first frame is taken.  UnreadablePictureError for anything that is no whole picture, or
     that unpacks to more pixels than Pillow's limit against decompression bombs.
     """
@@ -37,7 +41,9 @@ def read_picture(path: Path, size: int | None = None) -> Pixels:
         raise UnreadablePictureError("is not a picture") from error
     except Exception as error:  # a damaged file makes Pillow raise nearly anything, struct.error among it
         raise UnreadablePictureError(f"is damaged: {error}") from error
-    return np.asarray(rgb if size is None else middle_square(rgb, size))
+    if size is None:
+        return np.asarray(rgb)
+    return np.asarray(middle_square(rgb, size) if isinstance(size, int) else middle(rgb, size(*rgb.size)))
 
 
 def on_white(picture: Image.Image) -> Image.Image:
@@ -61,9 +67,16 @@ def _to_eight_bits(picture: Image.Image) -> Image.Image:
 
 def middle_square(picture: Image.Image, size: int) -> Image.Image:
     """The middle square of a picture, at `size` by `size` pixels."""
-    if picture.size == (size, size):
+    return middle(picture, (size, size))
+
+
+def middle(picture: Image.Image, shape: tuple[int, int]) -> Image.Image:
+    """As much of the middle of a picture as has the shape (height, width), at so many pixels."""
+    height, width = shape
+    if picture.size == (width, height):
         return picture
-    side = min(picture.size)
-    left, top = (picture.width - side) / 2, (picture.height - side) / 2
-    box = (left, top, left + side, top + side)
-    return picture.resize((size, size), Image.Resampling.LANCZOS, box=box)
+    scale = min(picture.width / width, picture.height / height)
+    across, down = scale * width, scale * height
+    left, top = (picture.width - across) / 2, (picture.height - down) / 2
+    box = (left, top, left + across, top + down)
+    return picture.resize((width, height), Image.Resampling.LANCZOS, box=box)

@@ -18,7 +18,13 @@ from calotype.models.presets import PRESETS
 from calotype.training.config import AutoencoderTraining, DiffusionTraining
 from calotype.training.fit import Plan, Run
 from calotype.training.recipes import AUTOENCODER_RECIPES, DIFFUSION_RECIPES
-from calotype.training.sessions import picture_size, prepare_autoencoder, prepare_diffusion, read_data
+from calotype.training.sessions import (
+    picture_shapes,
+    picture_size,
+    prepare_autoencoder,
+    prepare_diffusion,
+    read_data,
+)
 
 Part = Literal["all", "autoencoder", "diffusion"]
 
@@ -59,7 +65,8 @@ def train(
     first = autoencoder_config or AUTOENCODER_RECIPES.get(model, AutoencoderTraining)()
     second = diffusion_config or DIFFUSION_RECIPES.get(model, DiffusionTraining)()
     sizes = picture_size(first, model_config), picture_size(second, model_config)
-    data = read_data(folder, sizes[0], strict=strict, watch=_silent)
+    shapes = picture_shapes(first, model_config), picture_shapes(second, model_config)
+    data = read_data(folder, sizes[0], strict=strict, watch=_silent, shapes=shapes[0])
     if epochs is not None:
         first = replace(first, steps=max(1, math.ceil(epochs * len(data.pictures) / first.batch)))
         second = replace(second, steps=max(1, math.ceil(epochs * len(data.pictures) / second.batch)))
@@ -71,8 +78,8 @@ def train(
         reports["autoencoder"] = complete(run, progress=progress)
         autoencoder = plan.folder / "model.safetensors"
     if part in {"all", "diffusion"}:
-        if sizes[1] != sizes[0]:
-            data = read_data(folder, sizes[1], strict=strict, watch=_silent)
+        if (sizes[1], shapes[1]) != (sizes[0], shapes[0]):
+            data = read_data(folder, sizes[1], strict=strict, watch=_silent, shapes=shapes[1])
         plan = Plan(Path(out) / "diffusion", resume=resume)
         run = prepare_diffusion(
             second,

@@ -18,6 +18,7 @@ from calotype.training.config import AutoencoderTraining
 from calotype.training.objective import VALIDATION_STEP, Objective
 from calotype.training.order import step_generator
 from calotype.training.prepared import to_signed
+from calotype.training.shapes import Rows, batches_of
 
 
 class AutoencoderObjective(Objective):
@@ -26,9 +27,9 @@ class AutoencoderObjective(Objective):
     not_for_muon = ("autoencoder.encoder.enter.", "autoencoder.decoder.leave.")
 
     def __init__(
-        self, config: AutoencoderTraining, model: LatentDiffusion, pictures: Tensor, held_out: Tensor
+        self, config: AutoencoderTraining, model: LatentDiffusion, pictures: Rows, held_out: Rows
     ) -> None:
-        """`pictures` and `held_out` are uint8 (N 3 H W) on the CPU."""
+        """`pictures` and `held_out` are uint8 (N 3 H W) on the CPU, or of several shapes."""
         super().__init__()
         assert isinstance(model.autoencoder, Autoencoder)
         self.config = config
@@ -91,9 +92,10 @@ class AutoencoderObjective(Objective):
     @torch.no_grad()
     def samples(self) -> Tensor | None:
         """Held-out pictures, each beside its reconstruction from the mean latents."""
-        shown = self._held_out[:32]
-        if not len(shown):
+        if not len(self._held_out):
             return None
+        held_out = self._held_out if isinstance(self._held_out, Tensor) else self._held_out.groups[0]
+        shown = held_out[:32]
         images = to_signed(shown).to(next(self.parameters()).device, memory_format=torch.channels_last)
         again = self.autoencoder.decode(self.autoencoder.encode(images).mode()).float()
         return torch.stack([images, again], dim=1).flatten(0, 1)  # (N 2 3 H W) -> (2N 3 H W)
@@ -112,13 +114,12 @@ class AutoencoderObjective(Objective):
         native.save(path, self._model[0].replace(autoencoder=written), recipe=recipe, parts=("autoencoder",))
 
     def _fold(self, written: Autoencoder) -> None:
-        stride = max(1, len(self._pictures) // 2048)
         device = next(self.parameters()).device
-        latents = torch.cat(
-            [
-                written.encode(to_signed(part).to(device)).sample(torch.zeros(1, device=device)).float()
-                for part in self._pictures[::stride].split(64)
-            ]
-        )
-        mean, std = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))  # (N C h w) -> (C)
-        written.fold_statistics(mean, std)
+        parts = []
+        for rows in batches_of(self._pictures, 2048):
+            for part in rows.split(64):
+                images = to_signed(self._pictures[part]).to(device)
+                latents = written.encode(images).sample(torch.zeros(1, device=device)).float()
+                parts.append(latents.transpose(0, 1).flatten(1))  # (n C h w) -> (C n*h*w)
+        values = torch.cat(parts, dim=1)
+        written.fold_statistics(values.mean(dim=1), values.std(dim=1))

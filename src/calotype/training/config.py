@@ -50,6 +50,9 @@ class TrainConfig:
     precision: Precision = "auto"
     seed: int = 0
     image_size: int | None = None
+    aspect: float = 1.0
+    """How many times as long as the other a side may be: above 1, pictures keep about their own shape, of
+    about the same area, and each batch is of one; at 1 the middle square is taken."""
     log_every: int = 10
     sample_every: int = 250
     evaluate_every: int = 250
@@ -70,12 +73,18 @@ class TrainConfig:
             )
         if not 0 <= self.cooldown <= 1:
             raise InputError(f"Training option cooldown is {self.cooldown}; give a fraction from 0 to 1.")
+        if not 1 <= self.aspect <= 4:
+            raise InputError(f"Training option aspect is {self.aspect:g}; give 1 to 4.")
         if not 0 < self.ema_length < 0.28:
             raise InputError(
                 f"Training option ema_length is {self.ema_length}; give a value above 0, below 0.28."
             )
         if any(not weight >= 0 for weight in self.balance.values()):
             raise InputError("Training option balance needs weights of 0 or more, e.g. balance.emoji=2.")
+
+    def _only_squares(self, what: str) -> None:
+        if self.aspect != 1:
+            raise InputError(f"Training option aspect is not for {what}; leave it out.")
 
     def _without_snapshots(self, what: str) -> None:
         if self.snapshot_every:
@@ -171,6 +180,7 @@ class TextTraining(TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._without_snapshots("a text encoder, which is written with a part of the U-Net")
+        self._only_squares("a text encoder, which foretells squares")
         _check_shares(self, "caption_dropout", "rewording")
 
 
@@ -196,6 +206,7 @@ class PixelTraining(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._only_squares("a denoiser of photographs, which is trained on square crops")
         for name in ("fine_share", "grey_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(

@@ -28,7 +28,8 @@ from calotype.models.latent_diffusion import LatentDiffusion, NetworkDenoiser
 from calotype.training.config import DiffusionTraining
 from calotype.training.objective import VALIDATION_STEP, Objective
 from calotype.training.order import step_generator
-from calotype.training.prepared import Examples
+from calotype.training.prepared import Examples, shape_of
+from calotype.training.shapes import batches_of
 from calotype.training.words import in_words
 
 LOG_SIGMA = {"logit_normal": (0.0, 1.0), "log_normal": (-1.2, 1.2)}
@@ -118,7 +119,7 @@ class DiffusionObjective(Objective):
         assert isinstance(config, DiffusionTraining)
         random = step_generator(config.seed, step, "diffusion")
         count = len(indices)
-        shape = (count, *examples.latents.shape)
+        shape = (count, *shape_of(examples.latents.rows, indices))
         noise = torch.randn(shape, generator=random)
         if config.offset_noise and step != VALIDATION_STEP:
             apart = step_generator(config.seed, step, "offset noise")
@@ -164,8 +165,11 @@ class DiffusionObjective(Objective):
     def validation(self) -> list[dict[str, Tensor]]:
         if self._held_out is None:
             return []
-        count = min(len(self._held_out.latents), 512)
-        return [self._arguments(self._held_out, torch.arange(count), VALIDATION_STEP, slice(None))]
+        held_out = self._held_out.latents.rows
+        rows = [torch.arange(min(len(held_out), 512))]
+        if not isinstance(held_out, Tensor):
+            rows = batches_of(held_out, 512)
+        return [self._arguments(self._held_out, chosen, VALIDATION_STEP, slice(None)) for chosen in rows]
 
     @torch.no_grad()
     def samples(self) -> Tensor | None:

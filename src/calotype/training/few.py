@@ -10,6 +10,7 @@ from pathlib import Path
 from calotype.checkpoints.memory import peak
 from calotype.data.folder import PictureFolder, Record
 from calotype.training.sessions import DataSet, in_memory, parted
+from calotype.training.shapes import Shape
 
 TRAINING, HELD_OUT = 256, 1024
 """Pictures that are read, at most; of those held out more, as an evaluation takes them all."""
@@ -47,7 +48,7 @@ class Few:
         return self.data.pictures.nbytes + self.data.held_out.nbytes
 
 
-def read_few(folder: str | Path, size: int, *, strict: bool) -> Few:
+def read_few(folder: str | Path, size: int, *, strict: bool, shapes: Sequence[Shape] = ()) -> Few:
     """Names and captions of a folder whole, of its pictures some from everywhere, one of each kind at least.
 
     Raises what `read_data` raises.
@@ -61,7 +62,7 @@ def read_few(folder: str | Path, size: int, *, strict: bool) -> Few:
     captions = _distinct(everything.records[i] for i in (*train, *held_out))
     everything.records = [everything.records[i] for i in sorted(chosen)]
     began = time.monotonic()
-    data = replace(in_memory(everything, size, lambda *_: None), texts=texts)
+    data = replace(in_memory(everything, size, lambda *_: None, shapes), texts=texts)
     reading = (time.monotonic() - began) / len(chosen)
     return Few(data, len(train), len(held_out), captions, reading, before)
 

@@ -22,6 +22,15 @@ def step_generator(seed: int, step: int, purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(_key(seed, step, purpose) >> 1)
 
 
+def _random(seed: int, number: int, purpose: str) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=_key(seed, number, purpose)))
+
+
+def shuffled(rows: NDArray[np.int64], seed: int, number: int, purpose: str) -> NDArray[np.int64]:
+    """The rows in an order that depends on nothing but (seed, number, purpose)."""
+    return _random(seed, number, purpose).permutation(rows)
+
+
 class BatchOrder:
     """The endless sequence of picture indices, shuffled anew every epoch.
 
@@ -37,7 +46,7 @@ class BatchOrder:
     def epoch(self, number: int) -> NDArray[np.int64]:
         """The (N) picture indices of one epoch, in their order."""
         if self._cached[0] != number:
-            random = np.random.Generator(np.random.Philox(key=_key(self.seed, number, "order")))
+            random = _random(self.seed, number, "order")
             pictures = np.arange(self.count)
             if self._edges is not None:
                 marks = np.arange(self.count) + random.random()

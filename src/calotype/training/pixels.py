@@ -141,6 +141,8 @@ def prepare_pixels(
     init_from: Path | None = None,
 ) -> Run:
     """A run that trains a pixel model, from fresh weights or those of a checkpoint."""
+    assert isinstance(data.pictures, torch.Tensor)  # the configuration knows no other shapes
+    assert isinstance(data.held_out, torch.Tensor)
     config = settled(config, plan)
     model = native.load_pixel(init_from) if init_from else build_pixel(model_config, seed=config.seed)
     objective = PixelObjective(config, model, data.pictures, data.held_out)

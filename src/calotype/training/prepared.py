@@ -13,12 +13,13 @@ from calotype.checkpoints import native
 from calotype.checkpoints.cache import cached
 from calotype.conditioning.text import TextEncoder
 from calotype.networks.autoencoder import Autoencoder
+from calotype.training.shapes import Grouped, Rows
 
 
 class Latents:
     """Mean and standard deviation (N C h w, float16) of every picture's latents."""
 
-    def __init__(self, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, mean: Rows, std: Rows) -> None:
         self.mean, self.std = mean, std
 
     def __len__(self) -> int:
@@ -26,18 +27,23 @@ class Latents:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(C h w) of one picture's latents."""
-        return tuple(self.mean.shape[1:])
+        """(C h w) of one picture's latents, of several shapes the squarest."""
+        return shape_of(self.mean)
 
     def draw(self, indices: Tensor, noise: Tensor) -> Tensor:
         """Samples (B C h w) float32 of the pictures' posteriors, from standard normal `noise`."""
         return self.mean[indices].float() + self.std[indices].float() * noise
 
+    @property
+    def rows(self) -> Rows:
+        """What is drawn from, picture by picture."""
+        return self.mean
+
 
 class Pixels:
     """Pictures themselves (N 3 H W, uint8) in the place of latents, for models that denoise pixels."""
 
-    def __init__(self, pictures: Tensor) -> None:
+    def __init__(self, pictures: Rows) -> None:
         self._pictures = pictures
 
     def __len__(self) -> int:
@@ -45,12 +51,24 @@ class Pixels:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(3 H W) of one picture."""
-        return tuple(self._pictures.shape[1:])
+        """(3 H W) of one picture, of several shapes the squarest."""
+        return shape_of(self._pictures)
 
     def draw(self, indices: Tensor, noise: Tensor) -> Tensor:  # noqa: ARG002 - a picture has no spread
         """The pictures (B 3 H W) float32 in [-1, 1]."""
         return to_signed(self._pictures[indices])
+
+    @property
+    def rows(self) -> Rows:
+        """What is drawn from, picture by picture."""
+        return self._pictures
+
+
+def shape_of(rows: Rows, chosen: Tensor | None = None) -> tuple[int, ...]:
+    """Of one of the rows `chosen`, which are alike; without them, of the first group's."""
+    if isinstance(rows, Tensor):
+        return tuple(rows.shape[1:])
+    return tuple(rows.groups[0 if chosen is None else int(rows.group[chosen[0]])].shape[1:])
 
 
 def to_signed(pictures: Tensor) -> Tensor:
@@ -61,14 +79,21 @@ def to_signed(pictures: Tensor) -> Tensor:
 @torch.no_grad()
 def encode_all(
     autoencoder: Autoencoder,
-    pictures: Tensor,
+    pictures: Rows,
     key: str,
     watch: Callable[[int, int], None],
     dtype: torch.dtype = torch.float32,
 ) -> Latents:
-    """Latents of uint8 pictures (N 3 H W), computed in `dtype`; `key` is their content hash, `watch` gets
-    (done, total).
+    """Latents of uint8 pictures (N 3 H W), or of several shapes, computed in `dtype`; `key` is their content
+    hash, `watch` gets (done, total).
     """
+    if isinstance(pictures, Grouped):
+        key = f"{key} {[tuple(group.shape[1:]) for group in pictures.groups]}"
+        several = [encode_all(autoencoder, group, key, watch, dtype) for group in pictures.groups]
+        return Latents(
+            pictures.with_groups([one.mean for one in several]),
+            pictures.with_groups([one.std for one in several]),
+        )
     device = next(autoencoder.parameters()).device
     # only what makes latents: another decoder leaves them as they are
     encoding = ("encoder.", "quant_conv.")

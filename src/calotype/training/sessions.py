@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from calotype.training.loop import inside
 from calotype.training.objective import Objective
 from calotype.training.order import BatchOrder
 from calotype.training.prepared import Captions, Examples, Pixels, encode_all
+from calotype.training.shapes import Grouped, Rows, Shape, ShapeOrder, grouped, nearest, shapes_of
 from calotype.training.words import TextObjective
 
 Watch = Callable[[str, int, int], None]
@@ -39,11 +41,11 @@ HELD_OUT = 50
 
 @dataclass(frozen=True)
 class DataSet:
-    """A folder in memory: pictures uint8 (N 3 H W) and their records, row for row."""
+    """A folder in memory: pictures uint8 (N 3 H W), or of several shapes, and their records, row for row."""
 
-    pictures: Tensor
+    pictures: Rows
     records: list[Record]
-    held_out: Tensor
+    held_out: Rows
     held_out_records: list[Record]
     content: str
     skipped: list[tuple[Path, str]]
@@ -84,25 +86,39 @@ def picture_size(config: TrainConfig, model_config: ModelConfig) -> int:
     return size
 
 
-def read_data(folder: str | Path, size: int, *, strict: bool, watch: Watch) -> DataSet:
-    """All pictures of a folder at `size` pixels a side, its validation pictures apart.
+def picture_shapes(config: TrainConfig, model_config: ModelConfig) -> tuple[Shape, ...]:
+    """Shapes of the pictures a run trains on, () for the square alone."""
+    if config.aspect == 1:
+        return ()
+    unit = model_config.factor * 2 ** (len(model_config.unet.block_channels) - 1)
+    return shapes_of(picture_size(config, model_config), unit, config.aspect)
 
+
+def read_data(
+    folder: str | Path, size: int, *, strict: bool, watch: Watch, shapes: Sequence[Shape] = ()
+) -> DataSet:
+    """All pictures of a folder at `size` pixels a side or in the nearest of `shapes`, those held out apart.
     A folder that knows no splits holds out one picture in fifty, chosen by the hash of its name.
     Raises DataError for a folder without pictures, InputError from the reader where captions do not fit.
     """
     everything = PictureFolder(folder, size=size, strict=strict)
-    return in_memory(everything, size, watch)
+    return in_memory(everything, size, watch, shapes)
 
 
-def in_memory(everything: PictureFolder, size: int, watch: Watch) -> DataSet:
+def in_memory(everything: PictureFolder, size: int, watch: Watch, shapes: Sequence[Shape] = ()) -> DataSet:
     """All records of an opened folder, their pictures read."""
-    pictures = everything.load_all(size, lambda done, total: watch("reading pictures", done, total))
+    tell = functools.partial(watch, "reading pictures")
+    some = everything.load_shaped(nearest(shapes), tell) if shapes else everything.load_all(size, tell)
     records = everything.records
     train, held_out = parted(records, everything.path)
+
+    def rows(chosen: list[int]) -> Rows:
+        return some[chosen] if isinstance(some, Tensor) else grouped([some[i] for i in chosen], shapes)
+
     return DataSet(
-        pictures[train],
+        rows(train),
         [records[i] for i in train],
-        pictures[held_out],
+        rows(held_out),
         [records[i] for i in held_out],
         everything.content_hash(),
         list(everything.skipped),
@@ -250,7 +266,7 @@ def _examples(
     """What to train on and what is held out, if anything is."""
     model.autoencoder.to(training_device(plan))
 
-    def examples(pictures: Tensor, records: Sequence[Record], part: str) -> Examples | None:
+    def examples(pictures: Rows, records: Sequence[Record], part: str) -> Examples | None:
         if not len(pictures):
             return None
         captions = Captions([record.captions for record in records], model.text_encoder)
@@ -325,6 +341,9 @@ def _run(
     plan: Plan,
     model_config: ModelConfig,
 ) -> Run:
-    order = BatchOrder(len(data.pictures), config.batch, config.seed, data.weights(config.balance))
+    weights = data.weights(config.balance)
+    order = BatchOrder(len(data.pictures), config.batch, config.seed, weights)
+    if isinstance(data.pictures, Grouped):
+        order = ShapeOrder(data.pictures.group, config.batch, config.seed, weights)
     facts = {"data": data.content, "pictures": len(data.pictures), "model": model_config.name}
     return Run(objective, config, plan, order, facts, [str(record.path) for record in data.records])
