@@ -170,6 +170,9 @@ class OnlyShapes:
     def tensor(self, name: str) -> Tensor:
         raise AssertionError(f"{name} was read")
 
+    def forget(self, name: str) -> None:
+        raise AssertionError(f"{name} was read")
+
 
 @pytest.mark.parametrize("name", ["sd1", "sd2", "sdxl"])
 def test_the_true_sizes_are_recognised_unread(name: str) -> None:

@@ -206,6 +206,10 @@ def fill(
     for name, (piece, source) in homes.items():
         value = source.take(piece.file.tensor(source.name))
         state[name] = value.to(device, dtype if value.is_floating_point() else None)
+        if state[name].data_ptr() != value.data_ptr():  # a copy: it may lie as the kernels like it
+            if value.ndim == 4:
+                state[name] = state[name].contiguous(memory_format=torch.channels_last)
+            piece.file.forget(source.name)
     module.load_state_dict(state, assign=True)
 
 

@@ -21,7 +21,9 @@ JSON_LIMIT = 64 * 2**20  # bytes; a tokenizer.json has 4 MiB
 
 @runtime_checkable
 class WeightsFile(Protocol):
-    """A file of named tensors, whatever its format.  `tensor` reads one; it may be a view of the file."""
+    """A file of named tensors, whatever its format.  `tensor` reads one; it may be a view of the file.
+    `forget` lets go of the memory of one that was copied.
+    """
 
     @property
     def path(self) -> Path: ...
@@ -34,6 +36,7 @@ class WeightsFile(Protocol):
     @property
     def scalars(self) -> Mapping[str, Scalar]: ...
     def tensor(self, name: str) -> Tensor: ...
+    def forget(self, name: str) -> None: ...
 
 
 class Shards:
@@ -62,6 +65,9 @@ class Shards:
 
     def tensor(self, name: str) -> Tensor:
         return self._home[name].tensor(name)
+
+    def forget(self, name: str) -> None:
+        self._home[name].forget(name)
 
 
 def open_component(folder: Path, stem: str) -> WeightsFile:

@@ -12,11 +12,12 @@ repeat, and every sentence names the tensor.
 from __future__ import annotations
 
 import json
+import mmap as system
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
-from mmap import ACCESS_COPY, mmap
+from mmap import ACCESS_COPY, PAGESIZE, mmap
 from pathlib import Path
 
 import torch
@@ -90,6 +91,19 @@ class WeightsFile:
         if place.start % size:  # a kernel may end the process over numbers that are not aligned
             stored = stored.clone()
         return stored.view(info.dtype).as_strided(info.shape, place.stride)
+
+    def forget(self, name: str) -> None:
+        """Lets go of the memory in which a tensor's pages lie, for one that was copied: asked for again, it
+        is read again, and what was written to it is lost.
+        """
+        info, place = self.shapes[name], self._places[name]
+        advice = getattr(system, "MADV_DONTNEED", None)  # which Windows does not know
+        if 0 in info.shape or advice is None:
+            return
+        end = place.start + _span(info.shape, place.stride) * info.dtype.itemsize
+        first, last = -(-place.start // PAGESIZE), end // PAGESIZE  # whole pages: others share the outer ones
+        if first < last:
+            self._data.madvise(advice, first * PAGESIZE, (last - first) * PAGESIZE)
 
 
 def open_weights(path: str | Path) -> WeightsFile:
