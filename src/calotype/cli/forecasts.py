@@ -11,6 +11,8 @@ import typer
 from calotype.errors import InputError
 
 if TYPE_CHECKING:
+    from calotype.cli.clock import Clock
+    from calotype.tasks.request import Request
     from calotype.training.config import TrainConfig
     from calotype.training.fit import Plan
     from calotype.training.forecast import Forecast
@@ -63,6 +65,39 @@ def of_run(told: Forecast, config: TrainConfig, plan: Plan) -> str:
     if sum(told.disk.values()) > left:
         lines.append(f"It does not fit: {size(left)} of the disk are free; name another place with --out.")
     return "\n".join([*lines, str(Path(plan.folder) / "plan.json")])
+
+
+def of_drawing(
+    request: Request,
+    prediction: str | None,
+    vae: str | None,
+    device: str | None,
+    threads: int | None,
+    clock: Clock,
+    offline: bool,
+) -> None:
+    """Print what a request would cost, the time from the shell's prompt on."""
+    with clock.stage("imports"):
+        from calotype.checkpoints import shelf
+        from calotype.cli.drawing import set_threads
+        from calotype.tasks.forecast import forecast
+        from calotype.tasks.studio import pick_device
+    with clock.stage("load"):
+        set_threads(threads)
+        place = pick_device(device)
+        found = shelf.recognise(shelf.find(request.model, fetch=not offline), prediction, vae)
+        if request.refiner is not None:  # a hub id is fetched here or never
+            shelf.find(request.refiner, fetch=not offline)
+        asked = request.resolved(found.config)
+        model = found.load(place)
+    told = forecast(model, asked)
+    seconds = clock.stages | told.seconds
+    parts = _listed(told.parameters, lambda count: f"{count:,}")
+    print(f"parameters  {sum(told.parameters.values()):,}: {parts}")
+    print(f"work        {told.flops / 1e12:,.3f} TFLOP for {asked.pictures} picture(s)")
+    print(f"time        {duration(sum(seconds.values()))}: {_listed(seconds, duration)}")
+    print(f"memory      {size(told.memory)} at the peak")
+    print(f"disk        about {size(told.disk)}")
 
 
 def duration(seconds: float) -> str:

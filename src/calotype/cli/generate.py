@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from calotype.cli import guiding, safety
+from calotype.cli import forecasts, guiding, safety
 from calotype.cli.clock import Clock
 from calotype.cli.drawing import Places, draw
 from calotype.errors import InputError
@@ -150,6 +150,9 @@ def generate(
     device: Annotated[str | None, typer.Option(help="cpu, cuda …. Default: the best one here.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: torch's choice.")] = None,
     timing: Annotated[bool, typer.Option("--timing", help="Report where the time went.")] = False,
+    foretell: Annotated[
+        bool, typer.Option("--plan", help="Say what it would cost, from a few steps, and draw nothing.")
+    ] = False,
 ) -> None:
     """Draw pictures of what the prompts say; prints the path of each."""
     clock = Clock()
@@ -201,6 +204,9 @@ def generate(
         )
         guards = safety.safety(content_check, content_threshold, block_list, metadata, watermark, sign)
     places = Places(output, sheet, animation, fps)
+    if foretell:
+        forecasts.of_drawing(request, prediction, vae, device, threads, clock, offline)
+        return
     draw(request, places, guards, prediction, vae, device, threads, clock, offline, probe)
     if timing:
         print(clock.report(), file=sys.stderr)
