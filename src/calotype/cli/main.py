@@ -52,7 +52,6 @@ for _task in (denoise, inpaint, upscale, deblur):
     app.command(_task.__name__)(_task)
 app.command("serve")(serve)
 app.command("plan", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(plan)
-app.command("plan", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(plan)
 app.add_typer(train_app, name="train")
 app.add_typer(data_app, name="data")
 
