@@ -5,10 +5,31 @@ expected, and what to do.  The faces (command line, HTTP) print it and nothing e
 """
 
 
+def printable(text: str) -> str:
+    """Text of a file, or a file's name, for a terminal: what would move its cursor, ring, or turn the
+    direction of writing stands there as its escape.
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def is_text(text: str) -> bool:
+    """Whether it can be written at all: JSON and arguments can hold halves of surrogate pairs."""
+    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def shown(text: object) -> str:
+    """Text of a file within a message: quoted, on one line, at most 80 characters of it."""
+    text = str(text)
+    return repr(text if len(text) <= 80 else text[:77] + "...")
+
+
 class CalotypeError(Exception):
     """Root of everything Calotype raises on purpose; the command line exits with `exit_code`."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class InputError(CalotypeError):
@@ -39,9 +60,3 @@ class OutputError(CalotypeError):
 
 class TrainingError(CalotypeError):
     """A training run cannot start, resume or go on."""
-
-
-def shown(text: object) -> str:
-    """Text of a file within a message: quoted, on one line, at most 80 characters of it."""
-    text = str(text)
-    return repr(text if len(text) <= 80 else text[:77] + "...")

@@ -164,7 +164,7 @@ def test_what_is_no_ControlNet_says_what_it_is(tmp_path: Path) -> None:  # noqa:
     with pytest.raises(CheckpointError, match=r"has no config\.json"):
         controlnet.recognise(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"_class_name": "FluxControlNetModel"}))
-    with pytest.raises(CheckpointError, match="is a FluxControlNetModel of diffusers and no ControlNet"):
+    with pytest.raises(CheckpointError, match="is a 'FluxControlNetModel' of diffusers and no ControlNet"):
         controlnet.recognise(tmp_path)
 
 

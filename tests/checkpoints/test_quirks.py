@@ -178,7 +178,7 @@ def test_half_precision_folders_and_shards(model: LatentDiffusion, tmp_path: Pat
     with pytest.raises(CheckpointError, match="promises more, which its files lack"):
         shelf.recognise(folder)
     index.write_text(json.dumps({"weight_map": told | {"more": "../part-0.safetensors"}}))
-    with pytest.raises(CheckpointError, match="names files outside its own folder"):
+    with pytest.raises(CheckpointError, match="names a file outside its own folder"):
         shelf.recognise(folder)
     index.unlink()
     with pytest.raises(CheckpointError, match=r"has no diffusion_pytorch_model\.safetensors"):
@@ -257,7 +257,7 @@ def test_other_inputs_are_refused_by_name(
         ("StableDiffusion3Pipeline", "Stable Diffusion 3"),
         ("FluxPipeline", "Flux"),
         ("StableDiffusionControlNetPipeline", "ControlNet"),
-        ("MarigoldPipeline", "a MarigoldPipeline of diffusers"),
+        ("MarigoldPipeline", "a pipeline 'MarigoldPipeline' of diffusers"),
     ],
 )
 def test_other_pipelines_are_refused_by_name(class_name: str, title: str, tmp_path: Path) -> None:

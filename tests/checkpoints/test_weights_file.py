@@ -280,8 +280,12 @@ LIES = {
         packed(b'{"w":{"dtype":"F16","dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}', bytes(16)),
         "names 'dtype' twice",
     ),
-    "metadata of numbers": (packed({"__metadata__": {"a": 1}}), "metadata that are not texts"),
-    "metadata of a list": (packed({"__metadata__": ["a"]}), "metadata that are not texts"),
+    "metadata of numbers": (packed({"__metadata__": {"a": 1}}), "metadata that are no texts"),
+    "metadata of half a letter": (
+        packed({"__metadata__": {"title": "\ud800"}}),
+        "metadata that are no texts",
+    ),
+    "metadata of a list": (packed({"__metadata__": ["a"]}), "metadata that are no texts"),
 }
 
 

@@ -15,7 +15,7 @@ from calotype.checkpoints.diffusers_folder import WEIGHTS
 from calotype.checkpoints.found import Piece, fill
 from calotype.checkpoints.weights import WeightsFile, open_component, read_json
 from calotype.checkpoints.weights_file import open_weights
-from calotype.errors import CheckpointError, InputError
+from calotype.errors import CheckpointError, InputError, shown
 from calotype.models.config import ModelConfig
 from calotype.models.latent_diffusion import unfilled
 from calotype.networks.controlnet import ControlNet, ControlNetConfig
@@ -119,7 +119,7 @@ def _folder(folder: Path) -> FoundControlNet:
     kind = told.get("_class_name", "ControlNetModel")
     if kind != "ControlNetModel":
         raise CheckpointError(
-            f"{folder} is a {kind} of diffusers and no ControlNet of Stable Diffusion 1.x, 2.x or XL; "
+            f"{folder} is a {shown(kind)} of diffusers and no ControlNet of Stable Diffusion 1.x, 2.x or XL; "
             "name one of those."
         )
     config = diffusers_config.controlnet(path, told)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from calotype.errors import CheckpointError
+from calotype.errors import CheckpointError, shown
 from calotype.networks.unet import UNetConfig
 
 
@@ -133,7 +133,7 @@ def refuse_pipeline(path: Path, class_name: str) -> None:
         if class_name.startswith(beginning):
             raise _refusal(path, title)
     if not class_name.startswith(("StableDiffusion", "LatentConsistency")):
-        raise _refusal(path, f"a {class_name or 'nameless'} of diffusers")
+        raise _refusal(path, f"a pipeline {shown(class_name)} of diffusers")
 
 
 def _refusal(path: Path, title: str) -> CheckpointError:

@@ -13,10 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from calotype.checkpoints.weights_file import Scalar, TensorInfo, open_weights
-from calotype.errors import CheckpointError, OutputError
+from calotype.checkpoints.weights_file import Scalar, TensorInfo, check_name, open_weights
+from calotype.errors import CheckpointError, OutputError, shown
 
-JSON_LIMIT = 64 * 2**20  # bytes; a tokenizer.json has 4 MiB
+JSON_LIMIT = 16 * 2**20  # bytes; a tokenizer.json has 4 MiB. As empty lists they would take 0.4 GB
 
 
 @runtime_checkable
@@ -53,8 +53,12 @@ class Shards:
         told = read_json(index).get("weight_map")
         if not isinstance(told, dict) or not all(isinstance(v, str) for v in told.values()):
             raise CheckpointError(f"{index} has no weight_map of names to files; fetch the folder again.")
-        if any(Path(name).name != name for name in told.values()):
-            raise CheckpointError(f"{index} names files outside its own folder; do not use it.")
+        for name, file in told.items():
+            check_name(name, index)
+            if Path(file).name != file or len(file) > 255:
+                raise CheckpointError(
+                    f"{index} names a file outside its own folder, {shown(file)}; do not use it."
+                )
         shards = {name: open_weights(index.parent / name) for name in dict.fromkeys(told.values())}
         self._home = {name: shards[file] for name, file in told.items()}
         missing = [name for name, shard in self._home.items() if name not in shard.shapes]

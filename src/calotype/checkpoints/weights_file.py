@@ -25,13 +25,14 @@ from torch import Tensor
 
 from calotype.checkpoints.pickled_values import Inert, StoredTensor
 from calotype.checkpoints.torch_file import Extent, TorchFile, read_old, read_zip
-from calotype.errors import CheckpointError, shown
+from calotype.errors import CheckpointError, is_text, shown
 
 HEADER_LIMIT = 16 * 2**20  # bytes of safetensors' header; SDXL's has 0.3 MiB
 LEAF_LIMIT = 100_000  # values in a checkpoint's dictionaries, counted as often as they can be reached
 DEPTH_LIMIT = 16  # dictionaries within dictionaries
 NAME_LIMIT = 1024  # characters
 EXPANSION_LIMIT = 2**20  # elements that a tensor may have beyond those stored, as after expand()
+SHARING_LIMIT = 4  # times its size that a file may show in all, for tensors that are views of one another
 
 Scalar = bool | int | float | str | None
 
@@ -152,7 +153,7 @@ def _refuse_what_is_no_weights(head: bytes, source: str) -> None:
         raise CheckpointError(f"{source} is a GGUF file; get the same weights as .safetensors.")
 
 
-def _check_name(name: str, source: object) -> None:
+def check_name(name: str, source: object) -> None:
     """Names stand in every sentence about the file: none may be endless or move a terminal's cursor."""
     if len(name) > NAME_LIMIT or not name.isprintable():
         raise CheckpointError(
@@ -208,12 +209,14 @@ def _of_safetensors(path: Path, data: mmap) -> WeightsFile:
         )
     header = _header(data[8 : 8 + length], path)
     metadata = header.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
-        raise CheckpointError(f"{path} has metadata that are not texts; make the file again.")
+    if not isinstance(metadata, dict) or not all(
+        isinstance(text, str) and is_text(key) and is_text(text) for key, text in metadata.items()
+    ):
+        raise CheckpointError(f"{path} has metadata that are no texts; make the file again.")
     shapes: dict[str, TensorInfo] = {}
     extents: dict[str, Extent] = {}
     for name, entry in header.items():
-        _check_name(name, path)
+        check_name(name, path)
         shapes[name], extents[name] = _entry(name, entry, path)
     end = 0
     for name in sorted(extents, key=lambda name: (extents[name].start, extents[name].size)):
@@ -293,7 +296,7 @@ def _of_torch(path: Path, data: mmap, file: TorchFile) -> WeightsFile:
     scalars: dict[str, Scalar] = {}
     for name, value in _leaves(file.value, str(path)):
         if isinstance(value, StoredTensor):
-            _check_name(name, path)
+            check_name(name, path)
             if name in shapes:
                 raise CheckpointError(
                     f"{path} has two tensors named {shown(name)}; rename one of them and save it again."
@@ -304,6 +307,12 @@ def _of_torch(path: Path, data: mmap, file: TorchFile) -> WeightsFile:
             continue  # to write it out would take thousands of digits
         elif value is None or isinstance(value, bool | int | float | str):
             scalars.setdefault(name, value)
+    told = sum(prod(info.shape) * info.dtype.itemsize for info in shapes.values())
+    if told > len(data) * SHARING_LIMIT + EXPANSION_LIMIT:
+        raise CheckpointError(
+            f"{path} makes tensors of {told} bytes by showing its own {len(data)} again and again; "
+            "call clone() on each before saving."
+        )
     return WeightsFile(path, shapes, {}, scalars, places, data)
 
 
@@ -333,7 +342,7 @@ def _leaves(tree: dict[object, object], source: str) -> Iterator[tuple[str, obje
             word = key if isinstance(key, str) else key.name if isinstance(key, Inert) else repr(key)
             longer = f"{name}.{word}" if name else word
             if len(longer) > NAME_LIMIT:
-                _check_name(longer, source)
+                check_name(longer, source)
             yield from walk(longer, value, weights, depth + 1)
 
     weights = tree.get("state_dict")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from calotype.cli.inspect_picture import inspect_picture, is_picture
-from calotype.errors import CheckpointError
+from calotype.errors import CheckpointError, printable
 
 if TYPE_CHECKING:
     from calotype.checkpoints.doctor import Report
@@ -56,9 +56,9 @@ def inspect(
         report, answer = _probed(path, report, prediction, device)
     if as_json:
         told = {} if answer is None else {"probe": vars(answer)}
-        print(json.dumps(_plain(report) | told, ensure_ascii=False, indent=2))
+        print(json.dumps(_plain(report) | told, indent=2))  # in ASCII: texts of files can hold anything
     else:
-        print("\n".join(_lines(report, answer)))
+        print("\n".join(map(printable, _lines(report, answer))))
     return 0 if report.problem is None else 1
 
 

@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from calotype.errors import printable
+
 if TYPE_CHECKING:
     from calotype.safety.provenance import Credentials
     from calotype.safety.watermark import Detection
@@ -39,13 +41,13 @@ def inspect_picture(path: Path, as_json: bool) -> int:
             "mark": asdict(found) | {"found": found.found},
             "credentials": None if signed is None else asdict(signed),
         }
-        print(json.dumps(told, ensure_ascii=False, indent=2))
+        print(json.dumps(told, indent=2))
         return 0
     rows = [("what", f"a picture of {image.width}x{image.height}"), *_record(record, path)]
     rows += [("watermark", _mark(found)), ("credentials", _credentials(signed, provenance.installed()))]
-    print(path)
+    print(printable(str(path)))
     for name, value in rows:
-        print(f"  {name:<17} {value}")
+        print(printable(f"  {name:<17} {value}"))
     return 0
 
 

@@ -46,17 +46,19 @@ def _print_shipped(paths: Iterable[Path]) -> None:
 
 def _print_collection(folder: Path, entries: dict[str, Path]) -> None:
     from calotype.checkpoints import doctor
-    from calotype.errors import CalotypeError
+    from calotype.errors import CalotypeError, printable
 
     print(f"\nin {folder}:" if entries else f"\n{folder} holds no models.")
     rows = []
     for name, path in entries.items():
         try:
-            what, family = doctor.glance(path)
+            what, family = map(printable, doctor.glance(path))
         except CalotypeError as error:
             what, family = "not usable", str(error)
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-        rows.append((name, what, f"{sum(file.stat().st_size for file in files) / 1e6:.1f} MB", family))
+        rows.append(
+            (printable(name), what, f"{sum(file.stat().st_size for file in files) / 1e6:.1f} MB", family)
+        )
     if rows:
         _print_table(("name", "what", "size", "for"), rows)
 

@@ -25,6 +25,7 @@ from calotype.errors import CheckpointError
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
 MOST_TOKENS, LONGEST_CONTEXT = 2**20, 2**14
+TEXT_LIMIT = 16 * 2**20  # bytes of a vocabulary or its merges; CLIP's have 1 MB
 PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
@@ -60,13 +61,23 @@ def clip_merges() -> list[str]:
 def read_clip_files(folder: Path) -> tuple[dict[str, int], list[str]]:
     """Vocabulary and merges of CLIP's `vocab.json` and `merges.txt`; CheckpointError if unreadable."""
     try:
-        vocab: Any = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-        lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
+        vocab: Any = json.loads(_read_text(folder / "vocab.json"))
+        lines = _read_text(folder / "merges.txt").split("\n")
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{folder} holds no readable tokenizer ({error}); it needs vocab.json and merges.txt."
         ) from None
     return vocab, [line for line in lines if line and not line.startswith("#version")]
+
+
+def _read_text(path: Path) -> str:
+    if path.exists() and not path.is_file():  # to open a pipe is to wait for its writer
+        raise ValueError(f"{path.name} is no file")
+    with path.open("rb") as file:
+        raw = file.read(TEXT_LIMIT + 1)
+    if len(raw) > TEXT_LIMIT:
+        raise ValueError(f"{path.name} has more than {TEXT_LIMIT} bytes")
+    return raw.decode()
 
 
 def _pipeline(model: models.BPE) -> FastTokenizer:
@@ -108,10 +119,9 @@ class Tokenizer:
                 fuse_unk=False,
                 unk_token=END,
             )
-        except Exception as error:  # the Rust side raises bare Exception
-            told = str(error).partition("\n")[0][:200]
+        except Exception:  # the Rust side raises bare Exception; what it quotes may be of any file, by a link
             raise CheckpointError(
-                f"The tokenizer's merges do not fit its vocabulary ({told!r}); take both from one model."
+                "The tokenizer's merges do not fit its vocabulary; take both from one model."
             ) from None
         self._fast = _pipeline(model)
         self._fast.add_special_tokens([START, END])

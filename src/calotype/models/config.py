@@ -15,7 +15,7 @@ from calotype.conditioning.sizes import SizeConfig
 from calotype.conditioning.text import TextConfig
 from calotype.conditioning.tokenizer import Tokenizer
 from calotype.diffusion.schedule import FlowSchedule, NoiseSchedule
-from calotype.errors import CheckpointError, InputError
+from calotype.errors import CheckpointError, InputError, is_text, shown
 from calotype.networks.autoencoder import AutoencoderConfig
 from calotype.networks.unet import UNetConfig
 
@@ -40,6 +40,11 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         if not 2 <= self.steps <= MOST_LEVELS:
             raise InputError(f"ScheduleConfig.steps is {self.steps:.6g}; give 2 to {MOST_LEVELS}.")
+        for name in ("beta_start", "beta_end"):
+            if not 0 < getattr(self, name) < 1:
+                raise InputError(
+                    f"ScheduleConfig.{name} is {getattr(self, name):.6g}; give one between 0 and 1."
+                )
 
     def build(self) -> NoiseSchedule | FlowSchedule:
         """The schedule itself; InputError where the numbers make none."""
@@ -198,12 +203,14 @@ def decode(kind: Any, value: Any, where: str) -> Any:
         return decode(next(a for a in arguments if a is not types.NoneType), value, where)
     if origin is Literal and value in arguments:
         return value
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and value.bit_length() < 1024:  # the largest float
         return float(value)
-    if isinstance(kind, type) and type(value) is kind:
+    if isinstance(kind, type) and type(value) is kind and not (kind is str and not is_text(str(value))):
         return value
     expected = f"one of {', '.join(map(repr, arguments))}" if origin is Literal else _name(kind)
-    raise CheckpointError(f"{where} is {value!r}, but should be {expected}; the file needs a newer Calotype.")
+    found = repr(value)
+    found = found if len(found) <= 80 else f"{found[:77]}..."
+    raise CheckpointError(f"{where} is {found}, but should be {expected}; the file needs a newer Calotype.")
 
 
 def _name(kind: Any) -> str:
@@ -218,7 +225,7 @@ def _decode_fields(kind: Any, value: dict[str, Any], where: str) -> Any:
     unknown = sorted(value.keys() - known.keys())
     if unknown:
         raise CheckpointError(
-            f"{where} has the unknown field {', '.join(unknown)}; the file needs a newer Calotype."
+            f"{where} has the unknown field {shown(', '.join(unknown))}; the file needs a newer Calotype."
         )
     missing = [
         name

@@ -14,7 +14,7 @@ from calotype.conditioning.prompt import SYNTAXES, Prompt, parse
 from calotype.diffusion.grids import GRIDS
 from calotype.diffusion.known_noise import NOISES
 from calotype.diffusion.samplers import SAMPLERS
-from calotype.errors import InputError
+from calotype.errors import InputError, is_text
 from calotype.models.config import ModelConfig
 from calotype.tasks.additions import (
     EmbeddingUse,
@@ -180,6 +180,8 @@ class Request(Editing, Guiding, Refining):
             ("second prompt (toward)", self.toward or ""),
             ("prompt of the image (was)", self.was or ""),
         ):
+            if not is_text(text):
+                raise InputError(f"The {name} holds bytes or half a letter that are no text; type it again.")
             if len(text) > LONGEST_PROMPT:
                 raise InputError(
                     f"The {name} is {len(text)} characters long ({len(text.split())} words); "
