@@ -63,7 +63,7 @@ def test_errors_name_the_field() -> None:
         "config.autoencoder": change(text, autoencoder=3),
         r"config.text\[0\]": change(text, text=["clip"]),
         "config.schedule lacks the field kind": change(text, schedule={}),
-        "unknown field colour": change(text, colour=1),
+        "unknown field 'colour'": change(text, colour=1),
         "not JSON": "{",
         "config is": "[]",
     }
