@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import torch
 import uvicorn
 
 from calotype.checkpoints import shelf
@@ -88,3 +89,12 @@ def tiny_desk(
 def desk(tiny_file: Path, tmp_path: Path) -> Iterator[Desk]:
     """A desk whose worker has not begun."""
     yield from tiny_desk(tiny_file, tmp_path)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As the server has: the last bits of sums depend on how many share them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

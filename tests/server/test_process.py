@@ -16,7 +16,6 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-import torch
 
 from calotype.checkpoints import native
 from calotype.tasks import picture
@@ -36,8 +35,7 @@ def server(model: Path, data: Path, *options: str) -> Iterator[tuple[subprocess.
         text=True,
     )
     assert process.stdout is not None
-    found = re.search(r"http://localhost:\d+", process.stdout.readline())
-    assert found is not None
+    found = next(filter(None, (re.search(r"http://localhost:\d+", line) for line in process.stdout)))
     try:
         with httpx.Client(base_url=found.group(), timeout=60, trust_env=False) as client:
             while client.get("/readyz").status_code != 200:
@@ -61,15 +59,6 @@ def wait(client: httpx.Client, job: str, states: tuple[str, ...]) -> dict[str, A
         if found["state"] in states:
             return found
         time.sleep(0.05)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As the server has: the last bits of sums depend on how many share them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -42,6 +42,10 @@ def serve(
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda …. Default: the best one here.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: torch's choice.")] = None,
+    replicas: Annotated[
+        int | None,
+        typer.Option(help="Processes that draw, by Ray, here or on the cluster RAY_ADDRESS. Default: none."),
+    ] = None,
     max_pictures: Annotated[int | None, typer.Option(help="Of one job.")] = None,
     max_pixels: Annotated[int | None, typer.Option(help="Of one picture.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Of one picture.")] = None,
@@ -66,7 +70,7 @@ def serve(
         raise InputError(
             f"host is {host}, which other machines can reach; give a token with --token-file or {TOKEN}."
         )
-    for name, value in (("threads", threads), ("memory", memory)):
+    for name, value in (("threads", threads), ("memory", memory), ("replicas", replicas)):
         if value is not None and value <= 0:
             raise InputError(f"{name} is {value}; give a number above 0.")
     if not 0 <= port <= 65535:
@@ -102,6 +106,7 @@ def serve(
         memory=None if memory is None else int(memory * 1e9),
         device=device,
         threads=threads,
+        replicas=replicas,
         verbose=verbose,
         limits=replace(Limits(), **chosen),  # type: ignore[arg-type]
         safety=guards.safety(content_check, content_threshold, block_list, metadata, watermark, sign),

@@ -36,7 +36,18 @@ def create(settings: Settings) -> fastapi.FastAPI:
     if not settings.shipped and safety.checks(shipped=False):
         content.require()  # others will look at what is drawn here: never unchecked by accident
     models = Models.of(settings)
-    desk = Desk(settings, Store(settings.data), models)
+    store, replicas = Store(settings.data), None
+    if settings.replicas is None:
+        desk = Desk(settings, store, models)
+    else:
+        from calotype.server.replicas import Replicas  # Ray is heavy
+
+        try:
+            replicas = Replicas(settings, settings.replicas)
+        except CalotypeError:
+            store.close()
+            raise
+        desk = Desk(settings, store, models, replicas.easels, replicas)
 
     @asynccontextmanager
     async def lifespan(_: fastapi.FastAPI) -> AsyncIterator[None]:
@@ -45,6 +56,8 @@ def create(settings: Settings) -> fastapi.FastAPI:
         yield
         desk.stopping.set()
         await asyncio.to_thread(desk.worker.stop)
+        if replicas is not None:
+            await asyncio.to_thread(replicas.close)
         desk.store.close()
 
     app = fastapi.FastAPI(

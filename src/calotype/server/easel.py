@@ -1,4 +1,4 @@
-"""Where pictures are drawn: in this process, or elsewhere."""
+"""Where pictures are drawn: in this process, or in a replica (`replicas.py`)."""
 
 from __future__ import annotations
 

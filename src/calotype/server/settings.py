@@ -52,7 +52,8 @@ class Settings:
     hosts     names clients may reach the server by, besides its addresses and localhost
     memory    bytes that loaded models may take; None for half of this machine's
     device    torch's name for it; None for the best one here
-    threads   of the CPU; None for torch's choice
+    threads   of the CPU; None for torch's choice, of each replica for an even share of the cores
+    replicas  processes that draw beside this one; None for none: it draws itself
     verbose   whether prompts appear in the log
     safety    the content check, the block list, what pictures tell of themselves
     folder    where LoRAs, textual inversions and ControlNets lie that clients may name; None for none
@@ -66,6 +67,7 @@ class Settings:
     memory: int | None = None
     device: str | None = None
     threads: int | None = None
+    replicas: int | None = None
     verbose: bool = False
     limits: Limits = field(default_factory=Limits)
     safety: Safety = field(default_factory=Safety)
