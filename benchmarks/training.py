@@ -1,9 +1,13 @@
-"""Training speed of the icons U-Net beside diffusers' UNet2DConditionModel of the same sizes.
+"""Training speed of Calotype's U-Net beside two peers of the same size, in the same loop.
 
-Both are trained by the same loop on the same random latents, alternately in one run, and compared as a
-ratio; the machine's measured bf16 matmul rate gives the fraction of it that training reaches.
+The U-Net of `icons` beside diffusers' UNet2DConditionModel of the same sizes, in the memory layout in which
+that is faster; and a U-Net without text beside the one of `denoising-diffusion-pytorch`, with as many
+parameters and levels, on 32x32 pictures.  All train on the same random data, alternately in one run, and are
+compared as ratios; the machine's measured matrix rate gives the fraction of it that training reaches.
 
-    python benchmarks/training.py [--batch 128] [--rounds 5] [--steps 4] [--threads 2]
+    python benchmarks/training.py [--batch 128] [--rounds 5] [--steps 4] [--threads 2] [--precision bf16]
+
+The second peer: pip install --no-deps denoising-diffusion-pytorch einops ema-pytorch (left out if absent).
 """
 
 from __future__ import annotations
@@ -11,7 +15,9 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
+import types
 from collections.abc import Callable
 
 import torch
@@ -21,6 +27,39 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from calotype.models.presets import icons
 from calotype.networks.unet import UNet, UNetConfig
+
+PLAIN = UNetConfig(
+    in_channels=3,
+    out_channels=3,
+    block_channels=(40, 72, 128, 176),
+    layers_per_block=1,
+    attention_levels=(False, False, True, True),
+    transformer_depth=(1, 1, 1, 1),
+    heads=(1, 2, 4, 4),
+    context_width=0,
+    norm_groups=8,
+)
+"""Without text, of as many parameters as the peer's with dim=32 and the multiples (1, 2, 4, 8)."""
+SIDE = 32
+"""Of the pictures it sees."""
+Step = Callable[[], None]
+
+
+def ddpm_unet() -> nn.Module | None:
+    """The U-Net of `denoising-diffusion-pytorch`; None where it is not installed."""
+    if "torchvision" not in sys.modules:
+        try:
+            import torchvision  # noqa: F401
+        except ImportError:  # it is imported for the peer's data sets, which are not used here
+            blank = types.ModuleType("torchvision")
+            blank.transforms = blank.utils = types.ModuleType("torchvision.transforms")
+            sys.modules |= {"torchvision": blank, "torchvision.transforms": blank.transforms}
+    try:
+        from denoising_diffusion_pytorch import denoising_diffusion_pytorch as peer
+    except ImportError:
+        return None
+    network: nn.Module = peer.Unet(32, dim_mults=(1, 2, 4, 8), channels=3, flash_attn=True)
+    return network
 
 
 def diffusers_unet(config: UNetConfig) -> UNet2DConditionModel:
@@ -42,9 +81,9 @@ def diffusers_unet(config: UNetConfig) -> UNet2DConditionModel:
     )
 
 
-def matmul_rate(seconds: float = 2.0) -> float:
-    """FLOP/s of a large bf16 matrix product."""
-    a = torch.randn(2048, 2048, dtype=torch.bfloat16)
+def matmul_rate(dtype: torch.dtype, seconds: float = 2.0) -> float:
+    """FLOP/s of a large matrix product."""
+    a = torch.randn(2048, 2048, dtype=dtype)
     count, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
         a @ a
@@ -53,27 +92,65 @@ def matmul_rate(seconds: float = 2.0) -> float:
 
 
 def trainer(
-    network: nn.Module, call: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor], batch: int
-) -> Callable[[], None]:
-    """One optimiser step on fixed random data."""
-    config = icons()
-    assert config.autoencoder is not None
-    side, width = config.size // config.factor, config.unet.context_width
-    network.to(memory_format=torch.channels_last).train()
+    network: nn.Module,
+    call: Callable[[Tensor, Tensor], Tensor],
+    x: Tensor,
+    dtype: torch.dtype,
+    layout: torch.memory_format,
+) -> Step:
+    """One optimiser step on fixed random data x (B C H W)."""
+    network.to(memory_format=layout).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
-    x = torch.randn(batch, config.unet.in_channels, side, side).to(memory_format=torch.channels_last)
-    label, context = torch.rand(batch) * 1000, torch.randn(batch, config.text[0].clip.context_length, width)
-    pooled = config.unet.vector_width
-    vector = None if pooled is None else torch.randn(batch, pooled)
+    x = x.to(memory_format=layout)
+    label = torch.rand(len(x)) * 1000
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = (call(x, label, context, vector).float() - x).square().mean()
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            loss = (call(x, label).float() - x).square().mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
     return step
+
+
+def competitors(batch: int, dtype: torch.dtype) -> dict[str, tuple[nn.Module, Step]]:
+    """Every network with its training step, by name."""
+    config = icons()
+    assert config.autoencoder is not None
+    side, unet = config.size // config.factor, config.unet
+    assert unet.vector_width is not None
+    x = torch.randn(batch, unet.in_channels, side, side)
+    context = torch.randn(batch, config.text[0].clip.context_length, unet.context_width)
+    pooled = torch.randn(batch, unet.vector_width)
+    ours = UNet(unet)
+    last, first = torch.channels_last, torch.contiguous_format
+    found: dict[str, tuple[nn.Module, Step]] = {
+        "calotype": (ours, trainer(ours, lambda x, t: ours(x, t, context, vector=pooled), x, dtype, last))
+    }
+    for name, layout in (("diffusers", last), ("diffusers, contiguous", first)):
+        theirs = diffusers_unet(unet)
+
+        def call(x: Tensor, t: Tensor, network: nn.Module = theirs) -> Tensor:
+            said: Tensor = network(x, t, context, class_labels=pooled).sample
+            return said
+
+        found[name] = (theirs, trainer(theirs, call, x, dtype, layout))
+    peer = ddpm_unet()
+    if peer is not None:
+        plain, pictures = UNet(PLAIN), torch.randn(batch, 3, SIDE, SIDE)
+        found["calotype, plain"] = (
+            plain,
+            trainer(plain, lambda x, t: plain(x, t, None), pictures, dtype, last),
+        )
+        for name, layout in (
+            ("denoising-diffusion-pytorch", last),
+            ("denoising-diffusion-pytorch, contiguous", first),
+        ):
+            other = peer if layout == last else ddpm_unet()
+            assert other is not None
+            found[name] = (other, trainer(other, other, pictures, dtype, layout))
+    return found
 
 
 def main() -> None:
@@ -84,47 +161,59 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--precision", choices=("bf16", "float32"), default="bf16")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    config = icons().unet
-    ours, theirs = UNet(config), diffusers_unet(config)
-    count = [sum(p.numel() for p in network.parameters()) for network in (ours, theirs)]
-    assert count[0] == count[1], f"not the same network: {count}"
-    steps = {
-        "calotype": trainer(ours, lambda x, t, text, pooled: ours(x, t, text, vector=pooled), given.batch),
-        "diffusers": trainer(
-            theirs, lambda x, t, text, pooled: theirs(x, t, text, class_labels=pooled).sample, given.batch
-        ),
+    dtype = torch.bfloat16 if given.precision == "bf16" else torch.float32
+    all_of_them = competitors(given.batch, dtype)
+    counts = {
+        name: sum(p.numel() for p in network.parameters()) for name, (network, _) in all_of_them.items()
     }
-    with FlopCounterMode(display=False) as counter:
-        steps["calotype"]()
-    flops = counter.get_total_flops() / given.batch
-    steps["diffusers"]()
-    times: dict[str, list[float]] = {name: [] for name in steps}
+    assert counts["calotype"] == counts["diffusers"], f"not the same network: {counts}"
+    flops = {}
+    for name, (_, step) in all_of_them.items():
+        with FlopCounterMode(display=False) as counter:
+            step()
+        flops[name] = counter.get_total_flops() / given.batch
+    times: dict[str, list[float]] = {name: [] for name in all_of_them}
     rates = []
     for _ in range(given.rounds):
-        rates.append(matmul_rate(1.0))
-        for name, step in steps.items():
+        rates.append(matmul_rate(dtype, 1.0))
+        for name, (_, step) in all_of_them.items():
             start = time.perf_counter()
             for _ in range(given.steps):
                 step()
             times[name].append((time.perf_counter() - start) / given.steps)
     speed = {name: given.batch / statistics.median(several) for name, several in times.items()}
-    ratios = [theirs / ours for ours, theirs in zip(times["calotype"], times["diffusers"], strict=True)]
     rate = statistics.median(rates)
     report = {
         "batch": given.batch,
         "threads": given.threads,
-        "parameters": count[0],
-        "gigaflops_per_image": round(flops / 1e9, 3),
+        "precision": given.precision,
+        "parameters": counts,
+        "gigaflops_per_image": {name: round(value / 1e9, 3) for name, value in flops.items()},
         "images_per_second": {name: round(value, 1) for name, value in speed.items()},
-        "ratio_median": round(statistics.median(ratios), 3),
-        "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
+        "beside_diffusers": beside("calotype", "diffusers", times),
+        "beside_denoising_diffusion_pytorch": beside("calotype, plain", "denoising-diffusion-pytorch", times),
         "matmul_teraflops": round(rate / 1e12, 3),
-        "fraction_of_matmul_rate": round(speed["calotype"] * flops / rate, 3),
+        "fraction_of_matmul_rate": round(speed["calotype"] * flops["calotype"] / rate, 3),
         "torch": torch.__version__,
     }
     print(json.dumps(report, indent=1))
+
+
+def beside(ours: str, theirs: str, times: dict[str, list[float]]) -> dict[str, object] | None:
+    """How many times as fast as a peer in its better layout, round by round; None where it is absent."""
+    layouts = [name for name in times if name.startswith(theirs)]
+    if not layouts:
+        return None
+    best = min(layouts, key=lambda name: statistics.median(times[name]))
+    ratios = [other / own for own, other in zip(times[ours], times[best], strict=True)]
+    return {
+        "peer": best,
+        "ratio_median": round(statistics.median(ratios), 3),
+        "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
+    }
 
 
 if __name__ == "__main__":
