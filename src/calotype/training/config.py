@@ -106,6 +106,11 @@ class AutoencoderTraining(TrainConfig):
     `latent_noise` is the largest deviation of noise put on the latents before they are decoded (each
     picture's is drawn up to it), so that the decoder forgives a diffusion model's small errors.  With
     `train_encoder=false` only the decoder learns: the latents, and what was trained on them, stay valid.
+
+    Two more terms make reconstructions sharp where plain errors leave them soft: `perceptual_weight` times
+    their distance to the eyes of a network (`perceptual`: EfficientNet-Lite0, or LPIPS where one has it), and
+    from step `adversarial_from` on `adversarial_weight` times what a discriminator of patches, which is
+    trained beside, does not believe (hinge losses; VQGAN, arXiv 2012.09841; its learning rate is the run's).
     """
 
     l1_weight: float = 1.0
@@ -114,12 +119,19 @@ class AutoencoderTraining(TrainConfig):
     kl_weight: float = 1e-4
     latent_noise: float = 0.0
     train_encoder: bool = True
+    perceptual_weight: float = 0.0
+    perceptual: Literal["effnet", "lpips"] = "effnet"
+    adversarial_weight: float = 0.0
+    adversarial_from: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._without_snapshots("an autoencoder, whose latents are normalised as it is written")
         if not self.latent_noise >= 0:
             raise InputError(f"Training option latent_noise is {self.latent_noise}; give 0 or more.")
+        for name in ("perceptual_weight", "adversarial_weight", "adversarial_from"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"Training option {name} is {getattr(self, name)}; give 0 or more.")
 
 
 @dataclass(frozen=True)
