@@ -43,8 +43,12 @@ def draw(
     clock: Clock,
     offline: bool = False,
     probe: bool = False,
+    by_label: bool = False,
 ) -> None:
-    """Everything from a request to its files; prints the path of each."""
+    """Everything from a request to its files; prints the path of each.
+
+    by_label  whether what to draw was named as a class
+    """
     with clock.stage("imports"):
         from calotype.checkpoints import shelf
         from calotype.tasks import picture as files
@@ -66,6 +70,11 @@ def draw(
         found = shelf.recognise(path, prediction, vae)
         if request.refiner is not None:  # a hub id is fetched here or never
             shelf.find(request.refiner, fetch=not offline)
+        if by_label and not found.config.classes:
+            raise InputError(
+                f"--label names a class, but the model {found.config.name} draws what words say; give the "
+                "words without --label."
+            )
         asked = request.resolved(found.config)
         paths = files.default_paths(asked) if output is None else files.output_paths(output, request.pictures)
         files.check_writable(paths)

@@ -207,7 +207,7 @@ def generate(
     if foretell:
         forecasts.of_drawing(request, prediction, vae, device, threads, clock, offline)
         return
-    draw(request, places, guards, prediction, vae, device, threads, clock, offline, probe)
+    draw(request, places, guards, prediction, vae, device, threads, clock, offline, probe, bool(label))
     if timing:
         print(clock.report(), file=sys.stderr)
 

@@ -204,6 +204,8 @@ def opened(path: str | Path) -> tuple[PIL.Image.Image, str | None]:
             found.load()
             text = found.info.get(KEY)
             return found.convert("RGB"), text if isinstance(text, str) else None
+    except FileNotFoundError:
+        raise InputError(f"There is no file {path}; name a PNG that Calotype made.") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{path} is no readable picture ({error}); name a PNG that Calotype made.") from None
 
