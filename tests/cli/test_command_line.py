@@ -110,6 +110,10 @@ def test_several_pictures_and_a_sheet(tiny_file: Path, capsys: pytest.CaptureFix
         (["replay", "plain.png"], 2, "does not say how it was made"),
         (["replay", "missing.png"], 2, "There is no file missing.png;"),
         (["replay", "broken.safetensors"], 2, "no readable picture"),
+        (["data", "icons", "broken.safetensors"], 1, "is a file"),
+        (["data", "photos", "broken.safetensors"], 1, "is a file"),
+        (["data", "mnist", "broken.safetensors"], 1, "is not an empty folder"),
+        (["data", "photos", "new", "--from", "nowhere"], 1, "nowhere is not a folder"),
         (["paint", "x"], 2, "No such command"),
     ],
 )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -30,21 +33,12 @@ def icons(
     workers: Annotated[int | None, typer.Option(help="Processes that draw. Default: one a core.")] = None,
 ) -> None:
     """Fetch icon packages (126 MB through npm) and build captioned pictures of them; run again to go on."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from calotype.data.icons import make_icons
     from calotype.errors import InputError
 
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}: give the number of processes, at least 1.")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=None)
-
-        def show(stage: str, done: int, total: int) -> None:
-            bar.update(task, description=stage, completed=done, total=total or None)
-
+    with _watching() as show:
         workers = workers or os.cpu_count() or 1
         summary = make_icons(folder, cache or _cache(), size, limit, workers, show, extra or (), pairs)
     splits = ", ".join(f"{count} {name}" for name, count in summary["split"].items())
@@ -63,18 +57,9 @@ def photos(
     cache: Cache = None,
 ) -> None:
     """Cut photographs into tiles to train a restoration model on (170 MB through apt, on Debian 12)."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
     from calotype.data.photos import make_photos
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=None)
-
-        def show(stage: str, done: int, total: int) -> None:
-            bar.update(task, description=stage, completed=done, total=total or None)
-
+    with _watching() as show:
         summary = make_photos(folder, cache or _cache(), size, own, show)
     print(f"{folder}: {summary['pictures']} tiles of {len(summary['photographs'])} photographs")
     print(f"held out: {', '.join(summary['held_out']) or 'none'}")
@@ -92,21 +77,30 @@ def fashion_mnist(folder: NewFolder, cache: Cache = None) -> None:
 
 
 def _labelled(name: str, folder: Path, cache: Path | None) -> None:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
     from calotype.data.labelled import make_labelled
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with _watching() as show:
+        summary = make_labelled(name, folder, cache or _cache(), show)
+    print(f"{folder}: {', '.join(f'{count} {split}' for split, count in summary['split'].items())}")
+    print(f"left out: {', '.join(f'{count} {why}' for why, count in summary['left_out'].items())}")
+
+
+@contextmanager
+def _watching() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for the stage at hand, if a person is watching."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # without a terminal a transient bar leaves an empty line before an error's one sentence
+    quiet = not sys.stderr.isatty()
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as bar:
         task = bar.add_task("starting", total=None)
 
         def show(stage: str, done: int, total: int) -> None:
             bar.update(task, description=stage, completed=done, total=total or None)
 
-        summary = make_labelled(name, folder, cache or _cache(), show)
-    print(f"{folder}: {', '.join(f'{count} {split}' for split, count in summary['split'].items())}")
-    print(f"left out: {', '.join(f'{count} {why}' for why, count in summary['left_out'].items())}")
+        yield show
 
 
 def _cache() -> Path:

@@ -130,6 +130,8 @@ def build(folder: Path, plan: Plan, workers: int, progress: Progress) -> dict[st
 
 def _check_folder(folder: Path) -> None:
     """Refuses a folder with anything else in it: better known before a long fetch."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file: choose a new or empty folder.")
     if folder.is_dir() and not (folder / JOURNAL).exists() and any(folder.iterdir()):
         raise DataError(f"{folder} is not empty and holds no icons build: choose a new or empty folder.")
 

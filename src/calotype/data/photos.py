@@ -61,6 +61,8 @@ def make_photos(folder: Path, cache: Path, size: int, own: Path | None, progress
     """
     if not 32 <= size <= 1024:
         raise InputError(f"size is {size}: give the tiles' side in pixels, from 32 to 1024.")
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file: choose a new or empty folder.")
     if folder.is_dir() and not (folder / JOURNAL).exists() and any(folder.iterdir()):
         raise DataError(f"{folder} is not empty and holds no photos build: choose a new or empty folder.")
     photos = list(packaged(cache, progress) if own is None else _own(own))
