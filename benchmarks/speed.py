@@ -59,8 +59,9 @@ class Ours:
         from calotype.checkpoints import shelf
         from calotype.tasks.generate import Encoded, generate
         from calotype.tasks.request import Request
+        from calotype.tasks.studio import pick_device
 
-        self.model = shelf.load(place / FILE, device, dtype)
+        self.model = shelf.load(place / FILE, pick_device(device), dtype)
         asked = Request(
             prompts=PROMPT, steps=1000, guidance=GUIDANCE, sampler="euler", seed=1, width=size, height=size
         )
@@ -140,8 +141,7 @@ def work(name: str, place: Path, size: int, threads: int, dtype: torch.dtype, de
     torch.set_num_threads(threads)
     side = SIDES[name]()
     if name == "calotype":
-        import calotype.checkpoints.shelf
-        import calotype.tasks.generate  # noqa: F401
+        import calotype.tasks.studio  # noqa: F401
     else:
         from diffusers import StableDiffusionPipeline  # noqa: F401
 

@@ -15,7 +15,6 @@ from calotype.checkpoints.found import Found, Piece, fill
 from calotype.checkpoints.weights import open_component
 from calotype.checkpoints.weights_file import open_weights
 from calotype.errors import CheckpointError, InputError
-from calotype.models.allocation import keep_freed
 from calotype.models.config import ModelConfig
 from calotype.models.latent_diffusion import LatentDiffusion, unfilled
 from calotype.networks.autoencoder import Autoencoder, AutoencoderConfig
@@ -122,8 +121,6 @@ def load(
 
     Raises CheckpointError as `recognise` does, and where tensors are missing, unknown or misshapen.
     """
-    if torch.device(device).type == "cpu":
-        keep_freed()
     return recognise(path, prediction, vae).load(device, dtype)
 
 

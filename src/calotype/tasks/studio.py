@@ -13,6 +13,7 @@ from torch import Tensor
 
 from calotype.checkpoints import shelf
 from calotype.errors import InputError
+from calotype.models.allocation import keep_freed
 from calotype.models.latent_diffusion import LatentDiffusion
 from calotype.safety.policy import Safety
 from calotype.tasks.finish import guarded, is_shipped
@@ -127,12 +128,18 @@ def load(
 
 
 def pick_device(name: str | None) -> torch.device:
-    """The device of that name, or the best one here; InputError where there is no such device."""
+    """The device of that name, or the best one here; InputError where there is no such device.
+
+    Where it is the CPU, the process keeps the memory that it frees from now on.
+    """
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise InputError(f"There is no device {name!r} here; use cpu, or leave it out.") from None
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    else:
+        try:
+            device = torch.device(name)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError):
+            raise InputError(f"There is no device {name!r} here; use cpu, or leave it out.") from None
+    if device.type == "cpu":
+        keep_freed()
     return device
