@@ -1,12 +1,14 @@
 """Calotype beside diffusers on one file of weights: Stable Diffusion 1.5's shape, random numbers.
 
     python benchmarks/speed.py [--size 512] [--rounds 2] [--threads 2] [--dtype float32] [--weights FOLDER]
+        [--busy]
 
 Each side is a process of its own, asked alternately for the same work, so that what slows the machine slows
 both; of each figure the best of all rounds is taken. `load` ends where the first step could begin: weights
 there, prompt encoded; `first` is that step, which finds memory cold. diffusers runs without a checker, in the
 better of its two memory layouts. A whole picture is reckoned from its parts: 20 guided steps and the decoder.
-Peak memory is the process' VmHWM, mapped pages of the file included.
+Peak memory is the process' VmHWM, mapped pages of the file included. On a machine that others use, `--busy`
+counts the seconds of processor time that each side takes instead of the clock's; best with one thread.
 """
 
 from __future__ import annotations
@@ -136,9 +138,12 @@ class Theirs:
 SIDES: dict[str, Callable[[], Ours | Theirs]] = {"calotype": Ours, "diffusers": Theirs}
 
 
-def work(name: str, place: Path, size: int, threads: int, dtype: torch.dtype, device: str) -> None:
+def work(
+    name: str, place: Path, size: int, threads: int, dtype: torch.dtype, device: str, busy: bool
+) -> None:
     """One side: reads a word a line, does it, answers with the seconds it took, or for `peak` with bytes."""
     torch.set_num_threads(threads)
+    clock = time.process_time if busy else time.perf_counter
     side = SIDES[name]()
     if name == "calotype":
         import calotype.tasks.studio  # noqa: F401
@@ -152,7 +157,7 @@ def work(name: str, place: Path, size: int, threads: int, dtype: torch.dtype, de
     print("ready", flush=True)
     for line in sys.stdin:
         word = line.strip()
-        start = time.perf_counter()
+        start = clock()
         if word == "peak":
             status = Path("/proc/self/status").read_text()
             high = re.search(r"VmHWM:\s+(\d+)", status)
@@ -169,14 +174,21 @@ def work(name: str, place: Path, size: int, threads: int, dtype: torch.dtype, de
         else:
             getattr(side, word)()
         settle()
-        print(time.perf_counter() - start, flush=True)
+        print(clock() - start, flush=True)
 
 
 class Worker:
     """A side's process, as the one who asks sees it."""
 
     def __init__(self, name: str, given: argparse.Namespace, place: Path) -> None:
-        options = [str(place), str(given.size), str(given.threads), given.dtype, given.device]
+        options = [
+            str(place),
+            str(given.size),
+            str(given.threads),
+            given.dtype,
+            given.device,
+            str(given.busy),
+        ]
         command = [sys.executable, __file__, "--side", name, *options]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._answer("ready")
@@ -195,14 +207,15 @@ class Worker:
         raise SystemExit("a side ended before its work was done")
 
 
-def rate(dtype: torch.dtype, device: str, seconds: float = 2.0) -> float:
+def rate(dtype: torch.dtype, device: str, busy: bool, seconds: float = 2.0) -> float:
     """FLOP/s of a large matrix product."""
+    clock = time.process_time if busy else time.perf_counter
     a = torch.randn(2048, 2048, device=device).to(dtype)
-    count, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
+    count, start = 0, clock()
+    while clock() - start < seconds:
         float((a @ a)[0, 0])
         count += 1
-    return count * 2 * 2048**3 / (time.perf_counter() - start)
+    return count * 2 * 2048**3 / (clock() - start)
 
 
 def flops(size: int) -> float:
@@ -242,7 +255,7 @@ def measure(given: argparse.Namespace, place: Path) -> dict[str, Any]:
         workers["diffusers"]("contiguous")
     rates = []
     for turn in range(given.rounds):
-        rates.append(rate(dtype, given.device))
+        rates.append(rate(dtype, given.device, given.busy))
         names = list(SIDES) if turn % 2 else list(SIDES)[::-1]
         for word in ("step", "decode", "encode"):
             ask(word, names)
@@ -256,6 +269,7 @@ def measure(given: argparse.Namespace, place: Path) -> dict[str, Any]:
         "versions": {name: _version(name) for name in ("torch", "diffusers", "calotype")},
         "size": given.size,
         "threads": given.threads,
+        "seconds of": "processor time" if given.busy else "the clock",
         "dtype": given.dtype,
         "device": given.device,
         "diffusers layouts, seconds a step": {k: round(v, 3) for k, v in layouts.items()},
@@ -287,11 +301,13 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--weights", type=Path, help="a folder to keep them in; default: a temporary one")
-    parser.add_argument("--side", nargs=6, help=argparse.SUPPRESS)
+    parser.add_argument("--busy", action="store_true", help="count processor time")
+    parser.add_argument("--side", nargs=7, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
-        name, place, size, threads, dtype, device = given.side
-        work(name, Path(place), int(size), int(threads), getattr(torch, dtype), device)
+        name, place, size, threads, dtype, device, busy = given.side
+        kind = getattr(torch, dtype)
+        work(name, Path(place), int(size), int(threads), kind, device, busy == "True")
         return
     torch.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory() as temporary:
