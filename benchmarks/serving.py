@@ -35,6 +35,9 @@ THINGS = ("apple", "car", "house", "fish", "star", "tree", "clock", "cup", "key"
 WARM = 10**6
 """Seeds from here on are not counted."""
 
+SMALL = {"width": 32, "height": 32}
+"""For a thousand jobs."""
+
 Draw = Callable[[httpx.Client, dict[str, Any]], bytes]
 
 
@@ -50,7 +53,9 @@ def served(command: list[str], line: str) -> Iterator[tuple[psutil.Process, str]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
     try:
-        found = next(filter(None, (re.search(line, said) for said in process.stdout)))
+        found = next(filter(None, (re.search(line, said) for said in process.stdout)), None)
+        if found is None:
+            raise SystemExit(f"It does not start; see why: {' '.join(command)}")
         while True:
             try:
                 if httpx.get(f"{found.group()}/readyz", trust_env=False).status_code == 200:
@@ -184,7 +189,7 @@ def rest(chosen: argparse.Namespace) -> None:
         http = httpx.Client(base_url=address, timeout=600, trust_env=False)
         early = 0
         for number in range(chosen.jobs):
-            job(http, asked(number, 1))
+            job(http, asked(number, 1) | SMALL)
             if number == 99:
                 early = process.memory_info().rss
         late = process.memory_info().rss

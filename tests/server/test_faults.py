@@ -208,9 +208,9 @@ def test_ten_gigabytes(tiny_file: Path, tmp_path: Path) -> None:
                 yield b"x" * 2**20
 
         levels = []
-        for path in ("/v1/jobs", "/v1/images/edits", "/v1/read", "/v1/images/generations"):
-            for headers in ({"Content-Length": str(10**10)}, {}):
-                for _ in range(3):
+        for _ in range(3):
+            for path in ("/v1/jobs", "/v1/images/edits", "/v1/read", "/v1/images/generations"):
+                for headers in ({"Content-Length": str(10**10)}, {}):
                     sent = 0
                     try:
                         with httpx.Client(base_url=client.base_url, trust_env=False, timeout=60) as other:
@@ -218,8 +218,9 @@ def test_ten_gigabytes(tiny_file: Path, tmp_path: Path) -> None:
                     except httpx.TransportError:
                         pass  # closed while we still sent
                     assert sent < 2**27
-                levels.append(inside.memory_info().rss)
-        assert levels[-1] < levels[1] + 2**24
+            levels.append(inside.memory_info().rss)
+        print(f"resident memory: {[round(level / 1e6) for level in levels]} MB")
+        assert levels[2] < levels[0] + 2**23  # after one round the allocator has what it needs
         assert wait(client, submit(client, steps=1), ("done",))["error"] is None
 
 
