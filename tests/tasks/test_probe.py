@@ -56,7 +56,7 @@ def test_a_trained_network_tells(retold: LatentDiffusion) -> None:
 
 
 class Oracle(nn.Module):
-    """The best answer there is for pictures c * white with c ~ N(0, 1), in closed form, in the words of `kind`.
+    """The best answer for pictures c * white with c ~ N(0, 1), in closed form, in the words of `kind`.
 
     Posterior mean of c from seen = c white + sigma n:  <seen, white> / (|white|^2 + sigma^2)
     """
@@ -68,7 +68,7 @@ class Oracle(nn.Module):
         self.white = nn.Parameter(white, requires_grad=False)  # (1 C h w)
         self.schedule, self.kind = model.denoiser.schedule, kind
 
-    def forward(self, x: Tensor, steps: Tensor, context: Tensor, **more: Tensor) -> Tensor:
+    def forward(self, x: Tensor, steps: Tensor, *_: Tensor, **__: Tensor) -> Tensor:
         sigma = expand(self.schedule.sigma_at(steps).float(), x)
         seen = x * (1 + sigma**2).sqrt()
         share = (seen * self.white).sum((1, 2, 3), keepdim=True) / (self.white.square().sum() + sigma**2)
