@@ -20,6 +20,21 @@ if TYPE_CHECKING:
     from calotype.models.config import ModelConfig
     from calotype.models.latent_diffusion import LatentDiffusion
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--errors", action="store_true", help="print how far each test's networks disagree")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if not config.getoption("--errors"):
+        return
+    from tests.networks.reference import ERRORS
+
+    terminalreporter.section("largest relative errors, max |a - b| / max |b|")
+    for test, error in sorted(ERRORS.items()):
+        terminalreporter.write_line(f"{error:.1e}  {test}")
+
+
 CAPTIONS = ["a red apple", "a green car", "one two three four five six", "一个红苹果", "绿色的汽车"]
 
 

@@ -4,6 +4,7 @@ The tables work both ways: a pair holds our module path and theirs, `{}` standin
 number in both; `weight` and `bias` keep their names.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -167,10 +168,17 @@ def randomise(module: nn.Module, seed: int = 0) -> None:
                 parameter.copy_(noise * parameter[0].numel() ** -0.5)
 
 
+ERRORS: dict[str, float] = {}
+"""The largest relative error of each test so far, which `pytest --errors` prints."""
+
+
 def relative_error(found: Tensor, wanted: Tensor) -> float:
     """max |a - b| / max |b|."""
     assert found.shape == wanted.shape
-    return float((found.detach() - wanted.detach()).abs().max() / wanted.detach().abs().max())
+    error = float((found.detach() - wanted.detach()).abs().max() / wanted.detach().abs().max())
+    test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" (")[0]
+    ERRORS[test] = max(error, ERRORS.get(test, 0.0))
+    return error
 
 
 def diffusers_unet(config: UNetConfig) -> nn.Module:

@@ -176,7 +176,6 @@ def test_unet(config: UNetConfig) -> None:
         both.same(state["x"], state["y"])
 
     both.with_weights({"conv_norm_out": "norm", "conv_out": "leave"}, leave)
-    print(f"{len(both.errors)} maps, worst {max(both.errors):.1e}")
 
 
 @torch.no_grad()
