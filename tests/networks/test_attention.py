@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from reference import relative_error
+from tests.networks.reference import relative_error
 
 from calotype.networks.attention import attend
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from reference import AUTOENCODER, diffusers_autoencoder, randomise, relative_error, rename
+from tests.networks.reference import AUTOENCODER, diffusers_autoencoder, randomise, relative_error, rename
 from torch import Tensor
 
 from calotype.errors import InputError

@@ -4,7 +4,14 @@ import dataclasses
 
 import pytest
 import torch
-from reference import CLIP, CLIP_PROJECTED, randomise, relative_error, rename, transformers_clip
+from tests.networks.reference import (
+    CLIP,
+    CLIP_PROJECTED,
+    randomise,
+    relative_error,
+    rename,
+    transformers_clip,
+)
 
 from calotype.errors import InputError
 from calotype.models.presets import CLIP_L, sd2, sdxl

@@ -5,8 +5,15 @@ from typing import Any
 
 import pytest
 import torch
-from reference import UNET, diffusers_controlnet, diffusers_unet, randomise, relative_error, rename
 from test_unet import LIKE, SD1, inputs
+from tests.networks.reference import (
+    UNET,
+    diffusers_controlnet,
+    diffusers_unet,
+    randomise,
+    relative_error,
+    rename,
+)
 
 from calotype.checkpoints import diffusers_names
 from calotype.conditioning.conditioning import Conditioning

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from reference import randomise, relative_error
+from tests.networks.reference import randomise, relative_error
 from torch import Tensor
 
 from calotype.networks.norm import GroupNorm, channels_last_norm

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from reference import UNET, X4, diffusers_unet, randomise, relative_error, rename
+from tests.networks.reference import UNET, X4, diffusers_unet, randomise, relative_error, rename
 
 from calotype.errors import InputError
 from calotype.models.presets import sd1, sd2, sdxl
