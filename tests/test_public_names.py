@@ -25,6 +25,7 @@ NAMES = [
     "evaluate",
     "load",
     "train",
+    "tune",
 ]
 
 

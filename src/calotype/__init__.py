@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from calotype.safety.policy import Safety
     from calotype.tasks.request import Request
     from calotype.tasks.studio import Studio, load
-    from calotype.training import train
+    from calotype.training import train, tune
 
 __version__ = "0.1.0"
 
@@ -31,6 +31,7 @@ _HOMES = {
     "evaluate": "calotype.evaluation",
     "load": "calotype.tasks.studio",
     "train": "calotype.training",
+    "tune": "calotype.training",
 }
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "evaluate",
     "load",
     "train",
+    "tune",
 ]
 
 

@@ -7,18 +7,23 @@ diffusers      one tensor, named as the word is written in a prompt
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from calotype.checkpoints.weights import WeightsFile, some
+from calotype.checkpoints.weights import WeightsFile, some, write_safetensors
 from calotype.checkpoints.weights_file import open_weights
 from calotype.errors import CheckpointError
 from calotype.models.latent_diffusion import LatentDiffusion
 
 MOST_VECTORS = 1024
+
+EmbeddingLayout = Literal["a1111", "diffusers"]
 
 _SDXL = ("clip_l", "clip_g")
 _A1111 = ("emb_params", "string_to_param.")
@@ -62,6 +67,21 @@ def read(path: Path, model: LatentDiffusion) -> Embedding:
         counts = " and ".join(str(len(found)) for found in vectors)
         raise CheckpointError(f"{path} has {counts} vectors for two text encoders; they should be as many.")
     return Embedding(names[0] if word is None else word, vectors)
+
+
+def write(
+    path: Path, word: str, vectors: Sequence[Tensor], layout: EmbeddingLayout, recipe: Mapping[str, Any]
+) -> None:
+    """The vectors (N D) of a word, one tensor for each text encoder.
+
+    Of two encoders both layouts are SDXL's `clip_l` and `clip_g`.  Of one, a1111's calls the tensor
+    `emb_params`, and the word is the file's name; diffusers' calls it by the word.
+    Raises OutputError where it cannot be written.
+    """
+    names = list(_SDXL) if len(vectors) == 2 else ["emb_params" if layout == "a1111" else word]
+    tensors = {name: value.contiguous() for name, value in zip(names, vectors, strict=True)}
+    told = {"format": "pt", "word": word, "recipe": json.dumps(recipe, ensure_ascii=False)}
+    write_safetensors(path, tensors, told)
 
 
 def _names(file: WeightsFile) -> tuple[list[str], str | None]:

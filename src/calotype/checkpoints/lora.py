@@ -21,7 +21,7 @@ from torch import Tensor
 
 from calotype.checkpoints.lora_changes import Pieces, change
 from calotype.checkpoints.lora_names import Fashion, Part, Place, places, written
-from calotype.checkpoints.weights import WeightsFile, read_json, some, write_safetensors
+from calotype.checkpoints.weights import WeightsFile, as_dtype, read_json, some, write_safetensors
 from calotype.checkpoints.weights_file import open_weights
 from calotype.errors import CheckpointError
 from calotype.models.latent_diffusion import LatentDiffusion
@@ -138,12 +138,14 @@ def write(
     changes: Mapping[Part, Mapping[str, LowRank]],
     fashion: Fashion,
     dtype: torch.dtype | None = None,
+    told: Mapping[str, str] | None = None,
 ) -> None:
-    """A LoRA for this model as a file; `dtype` None for the precisions as they are.
+    """A LoRA for this model as a file; `dtype` None for the precisions as they are, `told` more metadata.
 
     kohya's layout has an alpha beside every layer; in diffusers' the scale goes into `lora_B`, because
     not every reader of that layout looks for an alpha.
-    Raises CheckpointError for a change that the layout has no place for, OutputError where it cannot write.
+    Raises CheckpointError for a change that the layout has no place for or a number that is not finite in
+    `dtype`, OutputError where it cannot write.
     """
     names = written(model, fashion)
     tensors: dict[str, Tensor] = {}
@@ -170,10 +172,9 @@ def write(
             }
             if mid is not None:
                 tensors[f"{name}.lora_mid.weight"] = mid.detach()
-    stored = {
-        name: value.to("cpu", dtype if value.ndim else None).contiguous() for name, value in tensors.items()
-    }
-    write_safetensors(path, stored, {"format": "pt"})
+    alphas = {name: value for name, value in tensors.items() if not value.ndim}
+    stored = as_dtype({name: value for name, value in tensors.items() if value.ndim}, dtype) | alphas
+    write_safetensors(path, stored, {"format": "pt", **(told or {})})
 
 
 def _split(name: str) -> tuple[str, str | None]:

@@ -74,7 +74,7 @@ def autoencoder(
     from calotype.training.recipes import AUTOENCODER_RECIPES
     from calotype.training.sessions import picture_shapes, picture_size, prepare_autoencoder
 
-    config = override(_recipe(recipe, model, AUTOENCODER_RECIPES, AutoencoderTraining), settings or ())
+    config = override(named_recipe(recipe, model, AUTOENCODER_RECIPES, AutoencoderTraining), settings or ())
     preset = _preset(model)
 
     def prepare(config: AutoencoderTraining, data: DataSet, plan: Plan, watch: Watch) -> Run:
@@ -83,7 +83,7 @@ def autoencoder(
 
     plan = Plan(out, resume, minutes, device, threads, inexact)
     size, shapes = picture_size(config, preset), picture_shapes(config, preset)
-    _go(prepare, config, folder, size, plan, strict=strict, foretell=foretell, shapes=shapes)
+    go(prepare, config, folder, size, plan, strict=strict, foretell=foretell, shapes=shapes)
 
 
 @train_app.command("text")
@@ -109,7 +109,7 @@ def text(
     from calotype.training.recipes import TEXT_RECIPES
     from calotype.training.sessions import picture_shapes, picture_size, prepare_text
 
-    config = override(_recipe(recipe, model, TEXT_RECIPES, TextTraining), settings or ())
+    config = override(named_recipe(recipe, model, TEXT_RECIPES, TextTraining), settings or ())
     preset = _preset(model)
 
     def prepare(config: TextTraining, data: DataSet, plan: Plan, watch: Watch) -> Run:
@@ -119,7 +119,7 @@ def text(
 
     plan = Plan(out, resume, minutes, device, threads, inexact)
     size, shapes = picture_size(config, preset), picture_shapes(config, preset)
-    _go(prepare, config, folder, size, plan, strict=strict, foretell=foretell, shapes=shapes)
+    go(prepare, config, folder, size, plan, strict=strict, foretell=foretell, shapes=shapes)
 
 
 @train_app.command("diffusion")
@@ -154,7 +154,7 @@ def diffusion(
     from calotype.training.recipes import DIFFUSION_RECIPES
     from calotype.training.sessions import picture_shapes, picture_size, prepare_diffusion
 
-    config = override(_recipe(recipe, model, DIFFUSION_RECIPES, DiffusionTraining), settings or ())
+    config = override(named_recipe(recipe, model, DIFFUSION_RECIPES, DiffusionTraining), settings or ())
     preset = _preset(model)
     if pixels:
         unet = dataclasses.replace(preset.unet, in_channels=3, out_channels=3)
@@ -176,7 +176,7 @@ def diffusion(
 
     plan = Plan(out, resume, minutes, device, threads, inexact)
     size, shapes = picture_size(config, preset), picture_shapes(config, preset)
-    _go(prepare, config, folder, size, plan, strict=strict, foretell=foretell, shapes=shapes)
+    go(prepare, config, folder, size, plan, strict=strict, foretell=foretell, shapes=shapes)
 
 
 @train_app.command("pixels")
@@ -202,7 +202,7 @@ def pixels(
     from calotype.training.pixels import prepare_pixels
     from calotype.training.recipes import PIXEL_RECIPES
 
-    config = override(_recipe(recipe, model, PIXEL_RECIPES, PixelTraining), settings or ())
+    config = override(named_recipe(recipe, model, PIXEL_RECIPES, PixelTraining), settings or ())
     preset = _named("pixel model preset", model, PIXEL_PRESETS)()
 
     def prepare(config: PixelTraining, data: DataSet, plan: Plan, watch: Watch) -> Run:
@@ -210,10 +210,12 @@ def pixels(
         return prepare_pixels(config, preset, data, plan, init_from=init_from)
 
     plan = Plan(out, resume, minutes, device, threads, inexact)
-    _go(prepare, config, folder, config.image_size or preset.size, plan, strict=strict, foretell=foretell)
+    go(prepare, config, folder, config.image_size or preset.size, plan, strict=strict, foretell=foretell)
 
 
-def _recipe(name: str | None, model: str, recipes: dict[str, Callable[[], C]], plain: Callable[[], C]) -> C:
+def named_recipe(
+    name: str | None, model: str, recipes: dict[str, Callable[[], C]], plain: Callable[[], C]
+) -> C:
     """The recipe asked for, else the model's own, else plain options."""
     if name is None:
         return recipes.get(model, plain)()
@@ -274,7 +276,7 @@ def _read(
     return data
 
 
-def _go(
+def go(
     prepare: Callable[[Any, DataSet, Plan, Watch], Run],
     config: TrainConfig,
     folder: Path,
@@ -307,4 +309,4 @@ def _complete(run: Run, data: DataSet, plan: Plan) -> None:
     if not run.main:
         return
     state = "finished" if report["finished"] else "stopped early; go on with --resume"
-    print(f"{plan.folder / 'model.safetensors'}  step {report['step']} of {report['steps']}, {state}")
+    print(f"{plan.folder / run.objective.product}  step {report['step']} of {report['steps']}, {state}")

@@ -70,6 +70,19 @@ class LowRank(Change):
         return self.scale * F.conv2d(x, self.up[:, :, None, None])  # (B r H' W') -> (B O H' W')
 
 
+def fresh(layer: Layer, rank: int, alpha: float, generator: torch.Generator) -> LowRank:
+    """A LoRA to be trained: down as PyTorch fills a layer, up 0, so that nothing changes yet (4.1).
+
+    The rank is at most what the layer's weight can have; alpha / rank is as asked for.
+    """
+    out, into = len(layer.weight), layer.weight[0].numel()
+    held = min(rank, out, into)
+    bound = into**-0.5  # of kaiming_uniform_ with a = sqrt(5)
+    down = torch.rand(held, *layer.weight.shape[1:], generator=generator) * 2 * bound - bound
+    change = LowRank(down.to(layer.weight), layer.weight.new_zeros(out, held), alpha / rank)
+    return change.requires_grad_(True)
+
+
 class Hadamard(Change):
     """LoHa: the entrywise product of two low-rank matrices, each a pair (O r), (r C*h*w).
 
@@ -150,7 +163,7 @@ class Beside(nn.Module):
     def __init__(self, layer: Layer, changes: Sequence[tuple[Change, float]]) -> None:
         super().__init__()
         self.layer = layer
-        self.changes = nn.ModuleList(_moved(change, layer.weight) for change, _ in changes)
+        self.changes = nn.ModuleList(change for change, _ in changes)
         self.strengths = tuple(strength for _, strength in changes)
 
     @property
@@ -190,24 +203,39 @@ class Adapter:
         for changes, strength in loras:
             for path, change in changes.items():
                 by_path.setdefault(path, []).append((change, strength))
-        for path in by_path:
-            layer = self.network.get_submodule(path)
-            if not isinstance(layer, nn.Linear | nn.Conv2d):
-                raise InputError(f"{path} is a {type(layer).__name__}, which a LoRA cannot change.")
+        layers = {path: self._layer(path) for path in by_path}
         for path, found in by_path.items():
-            layer = self.network.get_submodule(path)
-            assert isinstance(layer, nn.Linear | nn.Conv2d)
+            layer = layers[path]
             if live:
-                parent, _, name = path.rpartition(".")
-                self._put(self.network.get_submodule(parent), name, Beside(layer, found))
+                self._beside(path, layer, [(_moved(change, layer.weight), part) for change, part in found])
             else:
                 self._merge(layer, found)
+
+    def attach(self, changes: Mapping[str, Change]) -> None:
+        """The changes themselves, no copies, at work beside their layers at full strength: to be trained.
+
+        Earlier ones are removed.  Raises InputError as `apply`.
+        """
+        self.remove()
+        layers = {path: self._layer(path) for path in changes}
+        for path, change in changes.items():
+            self._beside(path, layers[path], [(change, 1.0)])
 
     def remove(self) -> None:
         """The network as it was."""
         while self._own:
             owner, name, value = self._own.pop()
             setattr(owner, name, value)
+
+    def _layer(self, path: str) -> Layer:
+        layer = self.network.get_submodule(path)
+        if not isinstance(layer, nn.Linear | nn.Conv2d):
+            raise InputError(f"{path} is a {type(layer).__name__}, which a LoRA cannot change.")
+        return layer
+
+    def _beside(self, path: str, layer: Layer, changes: Sequence[tuple[Change, float]]) -> None:
+        parent, _, name = path.rpartition(".")
+        self._put(self.network.get_submodule(parent), name, Beside(layer, changes))
 
     def _put(self, owner: nn.Module, name: str, value: nn.Module | nn.Parameter) -> None:
         self._own.append((owner, name, getattr(owner, name)))

@@ -66,7 +66,7 @@ def train(
     second = diffusion_config or DIFFUSION_RECIPES.get(model, DiffusionTraining)()
     sizes = picture_size(first, model_config), picture_size(second, model_config)
     shapes = picture_shapes(first, model_config), picture_shapes(second, model_config)
-    data = read_data(folder, sizes[0], strict=strict, watch=_silent, shapes=shapes[0])
+    data = read_data(folder, sizes[0], strict=strict, watch=silent, shapes=shapes[0])
     if epochs is not None:
         first = replace(first, steps=max(1, math.ceil(epochs * len(data.pictures) / first.batch)))
         second = replace(second, steps=max(1, math.ceil(epochs * len(data.pictures) / second.batch)))
@@ -79,7 +79,7 @@ def train(
         autoencoder = plan.folder / "model.safetensors"
     if part in {"all", "diffusion"}:
         if (sizes[1], shapes[1]) != (sizes[0], shapes[0]):
-            data = read_data(folder, sizes[1], strict=strict, watch=_silent, shapes=shapes[1])
+            data = read_data(folder, sizes[1], strict=strict, watch=silent, shapes=shapes[1])
         plan = Plan(Path(out) / "diffusion", resume=resume)
         run = prepare_diffusion(
             second,
@@ -88,7 +88,7 @@ def train(
             plan,
             autoencoder=Path(autoencoder) if autoencoder else None,
             init_from=source if part == "diffusion" else None,
-            watch=_silent,
+            watch=silent,
         )
         reports["diffusion"] = complete(run, progress=progress)
     return Trained(plan.folder / "model.safetensors", reports)
@@ -128,5 +128,6 @@ def _ending_gently(run: Run) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _silent(what: str, done: int, total: int) -> None:
+def silent(what: str, done: int, total: int) -> None:
+    """A watcher that tells nobody."""
     del what, done, total

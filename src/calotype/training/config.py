@@ -290,6 +290,10 @@ def differences(config: TrainConfig, stored: str) -> list[str]:
 
     Fields that came after that run had their defaults.
     """
-    mine, defaults = json.loads(to_json(config)), json.loads(to_json(type(config)()))
-    theirs = defaults | json.loads(stored)
+    mine = json.loads(to_json(config))
+    defaults = {
+        entry.name: entry.default if entry.default_factory is dataclasses.MISSING else entry.default_factory()
+        for entry in dataclasses.fields(config)
+    }
+    theirs = json.loads(json.dumps(defaults)) | json.loads(stored)
     return sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from calotype.checkpoints import native
+from calotype.conditioning.conditioning import Conditioning
 from calotype.diffusion.grids import GRIDS
 from calotype.diffusion.guidance import guided
 from calotype.diffusion.loss import (
@@ -67,8 +68,15 @@ class DiffusionObjective(Objective):
     not_for_muon = ("denoiser.network.enter.", "denoiser.network.leave.")
 
     def __init__(
-        self, config: DiffusionTraining, model: LatentDiffusion, training: Examples, held_out: Examples | None
+        self,
+        config: DiffusionTraining,
+        model: LatentDiffusion,
+        training: Examples,
+        held_out: Examples | None,
+        *,
+        text_changes: bool = False,
     ) -> None:
+        """text_changes: what the text encoder says changes, although its own weights do not train."""
         super().__init__()
         self.config = config
         self.text_encoder = model.text_encoder.requires_grad_(config.train_text_encoder)
@@ -78,43 +86,55 @@ class DiffusionObjective(Objective):
         self._features: dict[int, dict[str, Tensor]] = {}
         self._labelled = bool(model.config.classes)
         once = len(training.captions.texts) <= config.steps * config.batch and not config.rewording
-        if once and not config.train_text_encoder and not self._labelled:
-            for part in (training, held_out):
-                if part is not None:
-                    self._features[id(part)] = part.captions.features(self.text_encoder)
+        self._once = once and not (config.train_text_encoder or text_changes or self._labelled)
+        for part in (training, held_out):
+            if part is not None:
+                self.remember(part)
 
-    def forward(
+    def remember(self, examples: Examples) -> None:
+        """Hears all captions once, where the text encoder will say the same of them ever after."""
+        if self._once:
+            self._features[id(examples)] = self.features(examples)
+
+    def features(self, examples: Examples) -> dict[str, Tensor]:
+        """What the text encoder says of every distinct caption, see `Captions.features`."""
+        return examples.captions.features(self.text_encoder)
+
+    def forward(self, latents: Tensor, noise: Tensor, sigma: Tensor, **told: Tensor) -> dict[str, Tensor]:
+        """As `losses`."""
+        return {"loss": self.losses(latents, noise, sigma, **told).mean()}
+
+    def losses(self, latents: Tensor, noise: Tensor, sigma: Tensor, **told: Tensor) -> Tensor:
+        """latents, noise (B C h w), sigma (B), and what `known` takes -> (B)."""
+        config = self.config
+        assert isinstance(config, DiffusionTraining)
+        network = self.denoiser.raw(self.known(latents, **told))
+        return diffusion_loss(
+            network, self.denoiser.parameterization, latents, noise, sigma, weighting_of(config)
+        )
+
+    def known(
         self,
         latents: Tensor,
-        noise: Tensor,
-        sigma: Tensor,
         tokens: Tensor | None = None,
         context: Tensor | None = None,
         vector: Tensor | None = None,
         label: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """latents, noise (B C h w), sigma (B), and tokens (B T L), or their features (B L D) and (B P), or
-        class labels (B).
+    ) -> Conditioning:
+        """What the denoiser hears of latents (B C h w): tokens (B T L), or their features (B L D) and (B P),
+        or class labels (B).
         """
-        config = self.config
-        assert isinstance(config, DiffusionTraining)
-        if tokens is not None:
-            text = self.text_encoder.encode_tokens(tokens.transpose(0, 1))  # (B T L) -> (T B L)
-            context, vector = text.tokens, text.vector
-        losses = diffusion_loss(
-            lambda x, noise: self.denoiser.network(x, noise, context, vector=vector, label=label),
-            self.denoiser.parameterization,
-            latents,
-            noise,
-            sigma,
-            weighting_of(config),
-        )
-        return {"loss": losses.mean()}
+        del latents  # SDXL hears their size
+        if tokens is None:
+            return Conditioning(tokens=context, vector=vector, label=label)
+        found: Conditioning = self.text_encoder.encode_tokens(tokens.transpose(0, 1))  # (B T L) -> (T B L)
+        return found
 
     def batch(self, indices: Tensor, step: int, share: slice) -> dict[str, Tensor]:
-        return self._arguments(self._training, indices, step, share)
+        return self.arguments(self._training, indices, step, share)
 
-    def _arguments(self, examples: Examples, indices: Tensor, step: int, share: slice) -> dict[str, Tensor]:
+    def arguments(self, examples: Examples, indices: Tensor, step: int, share: slice) -> dict[str, Tensor]:
+        """As `batch`'s, of any pictures; the numbers drawn are those of the step."""
         config = self.config
         assert isinstance(config, DiffusionTraining)
         random = step_generator(config.seed, step, "diffusion")
@@ -149,7 +169,7 @@ class DiffusionObjective(Objective):
             label = torch.where(dropped, none, examples.labels[indices])[share]
             return arguments | {"label": label.to(device)}
         rows = examples.captions.choose(indices, uniforms[1], dropped)[share]
-        if self._features:
+        if id(examples) in self._features:
             features = self._features[id(examples)].items()
             return arguments | {name: part[rows].to(device, torch.float32) for name, part in features}
         reword = uniforms[3, share] < (config.rewording if step != VALIDATION_STEP else 0)
@@ -169,7 +189,7 @@ class DiffusionObjective(Objective):
         rows = [torch.arange(min(len(held_out), 512))]
         if not isinstance(held_out, Tensor):
             rows = batches_of(held_out, 512)
-        return [self._arguments(self._held_out, chosen, VALIDATION_STEP, slice(None)) for chosen in rows]
+        return [self.arguments(self._held_out, chosen, VALIDATION_STEP, slice(None)) for chosen in rows]
 
     @torch.no_grad()
     def samples(self) -> Tensor | None:

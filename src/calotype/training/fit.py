@@ -129,7 +129,8 @@ class Run:
             self.accelerator.device, memory_format=torch.channels_last
         )
         if config.recompute:
-            recompute(objective)
+            for part in (objective, *objective.still()):
+                recompute(part)
         self.objective, self.config, self.plan, self.order = objective, config, plan, order
         self._names = names
         self.main = self.accelerator.is_main_process
@@ -309,7 +310,7 @@ class Run:
         self._stopping = True
 
     def finish(self, extra: Mapping[str, Any]) -> dict[str, Any]:
-        """Write the averaged weights (`model.safetensors`) and the end report; returns the report.
+        """Write the averaged weights (the objective's `product`) and the end report; returns the report.
 
         Of several processes the main one writes.
         """
@@ -330,7 +331,7 @@ class Run:
         if not self.main:
             return report
         with self.state.ema.applied():
-            self.objective.export(self.plan.folder / "model.safetensors", recipe_of(self.config, report))
+            self.objective.export(self.plan.folder / self.objective.product, recipe_of(self.config, report))
         report |= took(self.plan.folder, self.config, self.state.step)
         history = self.folder.history()
         write_text(self.plan.folder / "report.json", json.dumps(report, indent=1) + "\n")

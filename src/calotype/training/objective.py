@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ class Objective(nn.Module, ABC):
     config: TrainConfig
     not_for_muon: tuple[str, ...] = ()
     """Beginnings of the names of parameters that see pictures, not features."""
+    product = "model.safetensors"
+    """The name of the file that a run ends with."""
 
     @abstractmethod
     def batch(self, indices: Tensor, step: int, share: slice) -> dict[str, Tensor]:
@@ -43,7 +45,11 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def export(self, path: Path, recipe: Mapping[str, Any]) -> None:
-        """Write the module's present weights as a Calotype checkpoint."""
+        """Write what the module has learned, as it is at present, as a file for use."""
+
+    def still(self) -> Sequence[nn.Module]:
+        """Networks that take part and do not learn: they lie in no checkpoint."""
+        return ()
 
     def kept(self) -> tuple[int, int]:
         """Bytes that are held beside the pictures: what was made of each of them, and of each caption."""

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 from calotype.training.config import AutoencoderTraining, DiffusionTraining, PixelTraining, TextTraining
+from calotype.training.tune_config import LoraTraining
 
 
 def photo_pixels() -> PixelTraining:
@@ -143,6 +144,25 @@ def mnist_diffusion() -> DiffusionTraining:
     )
 
 
+def icons_lora() -> LoraTraining:
+    """A style for `icons`, see recipes/lora-icons: all kinds of layers, less than 2 % of the model."""
+    return LoraTraining(
+        steps=240,
+        batch=12,
+        learning_rate=3e-3,
+        warmup=10,
+        decay="linear",
+        cooldown=0.8,
+        weight_decay=0.0,
+        noise_shift=2.5,
+        rank=4,
+        targets=("attention", "feed-forward", "projections", "convolutions", "ends"),
+        evaluate_every=120,
+        sample_every=120,
+        checkpoint_every=40,
+    )
+
+
 def tiny_autoencoder() -> AutoencoderTraining:
     """Seconds on a CPU: for tests and first tries."""
     return AutoencoderTraining(
@@ -190,3 +210,4 @@ DIFFUSION_RECIPES: dict[str, Callable[[], DiffusionTraining]] = {
     "mnist": mnist_diffusion,
     "tiny": tiny_diffusion,
 }
+LORA_RECIPES: dict[str, Callable[[], LoraTraining]] = {"icons": icons_lora}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,7 +163,7 @@ def prepare_autoencoder(
             config=dataclasses.replace(textless, autoencoder=trained.config), autoencoder=trained
         )
     objective = AutoencoderObjective(config, model, data.pictures, data.held_out)
-    return _run(objective, config, data, plan, model.config)
+    return run_of(objective, config, data, plan, model.config)
 
 
 def prepare_text(
@@ -184,8 +184,8 @@ def prepare_text(
         raise InputError(f"The model {model_config.name} takes no text, so there is no encoder to train.")
     config = settled(config, plan)
     model = _new_model(model_config, data, config.seed, autoencoder, init_from)
-    training, held_out = _examples(model, data, config, plan, watch)
-    return _run(TextObjective(config, model, training, held_out), config, data, plan, model.config)
+    training, held_out = examples_of(model, data, config, plan, watch)
+    return run_of(TextObjective(config, model, training, held_out), config, data, plan, model.config)
 
 
 def prepare_diffusion(
@@ -223,8 +223,8 @@ def prepare_diffusion(
         model = _new_model(model_config, data, config.seed, autoencoder, text_encoder)
     if config.zero_terminal_snr:
         model = until_noise(model)
-    training, held_out = _examples(model, data, config, plan, watch)
-    return _run(DiffusionObjective(config, model, training, held_out), config, data, plan, model.config)
+    training, held_out = examples_of(model, data, config, plan, watch)
+    return run_of(DiffusionObjective(config, model, training, held_out), config, data, plan, model.config)
 
 
 def _labelled(config: ModelConfig, data: DataSet) -> ModelConfig:
@@ -260,7 +260,7 @@ def _new_model(
     return model if trained is None else model.replace(autoencoder=trained)
 
 
-def _examples(
+def examples_of(
     model: LatentDiffusion, data: DataSet, config: TrainConfig, plan: Plan, watch: Watch
 ) -> tuple[Examples, Examples | None]:
     """What to train on and what is held out, if anything is."""
@@ -334,16 +334,19 @@ def _tokenizer(config: ModelConfig, texts: Sequence[Sequence[str]]) -> Tokenizer
     return Tokenizer.train(captions, clip.vocabulary, clip.context_length)
 
 
-def _run(
+def run_of(
     objective: Objective,
     config: TrainConfig,
     data: DataSet,
     plan: Plan,
     model_config: ModelConfig,
+    more: Mapping[str, Any] | None = None,
 ) -> Run:
+    """The run of an objective on a data set; `more` are further facts that it has to keep."""
     weights = data.weights(config.balance)
     order = BatchOrder(len(data.pictures), config.batch, config.seed, weights)
     if isinstance(data.pictures, Grouped):
         order = ShapeOrder(data.pictures.group, config.batch, config.seed, weights)
     facts = {"data": data.content, "pictures": len(data.pictures), "model": model_config.name}
+    facts |= more or {}
     return Run(objective, config, plan, order, facts, [str(record.path) for record in data.records])
