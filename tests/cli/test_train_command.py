@@ -8,8 +8,11 @@ from pathlib import Path
 
 import PIL.Image
 import pytest
+import typer
 
+from calotype.checkpoints import shelf
 from calotype.cli import main as cli
+from calotype.cli.train import train_app
 
 CAPTIONS = ("a red apple", "a green car", "a blue house", "一个红苹果", "绿色的汽车")
 AUTOENCODER = ["train", "autoencoder", "--model", "tiny", "--out", "run"]
@@ -116,3 +119,14 @@ def test_a_finished_folder_is_not_written_over(capsys: pytest.CaptureFixture[str
     assert (code, out) == (1, "")
     assert err.count("\n") == 1
     assert "--resume" in err
+
+
+def test_shipped_weights_are_named_as_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = typer.main.get_command(train_app).commands["diffusion"]
+    words = ["folder", "--init-from", "icons", "--autoencoder", "icons", "--text-encoder", "mine"]
+    given = command.make_context("diffusion", words).params
+    assert (given["init_from"], given["autoencoder"]) == (shelf.shipped()["icons"],) * 2
+    assert given["text_encoder"] == Path("mine")
+    Path("icons").touch()  # one's own file goes before
+    assert command.make_context("diffusion", words[:3]).params["init_from"] == Path("icons")

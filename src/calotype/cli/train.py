@@ -39,7 +39,32 @@ Settings = Annotated[
     typer.Option("--set", help="Change one training option: --set batch=16 --set steps=500."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, to the bit.")]
-InitFrom = Annotated[Path | None, typer.Option(help="Start a new run from these weights.")]
+
+
+def shipped_or_path(name: str) -> Path:
+    """The file of that name, else of a shipped model, as `icons`."""
+    from calotype.checkpoints import shelf
+
+    return Path(name) if Path(name).exists() else shelf.shipped().get(name, Path(name))
+
+
+InitFrom = Annotated[
+    Path | None,
+    typer.Option(
+        parser=shipped_or_path,
+        metavar="FILE",
+        help="Start a new run from these weights, or from a shipped model's, by its name.",
+    ),
+]
+Coder = Annotated[
+    Path | None,
+    typer.Option(
+        "--autoencoder",
+        parser=shipped_or_path,
+        metavar="FILE",
+        help="Checkpoint that holds the autoencoder; a shipped model's name will do.",
+    ),
+]
 Minutes = Annotated[float, typer.Option(help="Stop after so many minutes, with a checkpoint.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads.")]
 Inexact = Annotated[bool, typer.Option("--inexact", help="Resume although threads or versions differ.")]
@@ -91,7 +116,7 @@ def text(
     folder: Folder,
     out: Out = Path("runs/text"),
     model: Preset = "icons",
-    autoencoder: Annotated[Path | None, typer.Option(help="Checkpoint that holds the autoencoder.")] = None,
+    autoencoder: Coder = None,
     recipe: Recipe = None,
     settings: Settings = None,
     resume: Resume = False,
@@ -127,9 +152,14 @@ def diffusion(
     folder: Folder,
     out: Out = Path("runs/diffusion"),
     model: Preset = "icons",
-    autoencoder: Annotated[Path | None, typer.Option(help="Checkpoint that holds the autoencoder.")] = None,
+    autoencoder: Coder = None,
     text_encoder: Annotated[
-        Path | None, typer.Option(help="Checkpoint that holds a text encoder trained by `train text`.")
+        Path | None,
+        typer.Option(
+            parser=shipped_or_path,
+            metavar="FILE",
+            help="Checkpoint that holds a text encoder trained by `train text`.",
+        ),
     ] = None,
     pixels: Annotated[bool, typer.Option("--pixels", help="Denoise pixels, without an autoencoder.")] = False,
     labels: Annotated[
