@@ -78,6 +78,9 @@ def draw(
         asked = request.resolved(found.config)
         paths = files.default_paths(asked) if output is None else files.output_paths(output, request.pictures)
         files.check_writable(paths)
+        sources = (asked.image, asked.mask, *(use.picture for use in asked.controls))
+        named = [source.path for source in sources if source is not None and source.path]
+        files.keep_sources([*paths, *sheets, *animations], named)
         loaded = found.load(place)
     pictures: list[Picture] = []
     kept: dict[int, Path] = {}
@@ -97,10 +100,10 @@ def draw(
     except Exception as error:
         if not kept:
             raise
-        named = ["--model", asked.model, *(str(kept[index]) for index in sorted(kept))]
+        words = ["--model", asked.model, *(str(kept[index]) for index in sorted(kept))]
         raise OutputError(
             f"A picture could not be decoded or written ({error}); the latents are kept: "
-            f"calotype decode {shlex.join(named)}"
+            f"calotype decode {shlex.join(words)}"
         ) from error
     with clock.stage("write"):
         images = [picture.image for picture in pictures]

@@ -44,6 +44,7 @@ def replay(
     record.request.check_sources()
     if output is not None:
         files.check_writable(files.output_paths(output, 1))
+        files.keep_sources(files.output_paths(output, 1), [picture])
     set_threads(threads)
     # a name that only the picture gives is never fetched
     path = its_model(record.request.model) if model is None else shelf.find(model, fetch=True)

@@ -94,7 +94,7 @@ def inpaint(
     from calotype.tasks.restore import inpaint as run
 
     missing = read_photo(mask).pixels.mean(0) > 0.5
-    photo, loaded = _opened(picture, output, model, fast, device)
+    photo, loaded = _opened(picture, output, model, fast, device, beside=mask)
     options = _options(samples, seed, steps, tile, jacobian)
     with _watching() as watch:
         found = run(loaded, photo, missing, options=options, watch=watch)
@@ -147,7 +147,7 @@ def deblur(
     from calotype.tasks.restore import deblur as run
 
     shape = None if kernel is None else read_photo(kernel).pixels.mean(0)
-    photo, loaded = _opened(picture, output, model, fast, device)
+    photo, loaded = _opened(picture, output, model, fast, device, beside=kernel)
     options = _options(samples, seed, steps, tile, jacobian)
     with _watching() as watch:
         found = run(loaded, photo, blur=blur, kernel=shape, sigma=sigma, options=options, watch=watch)
@@ -162,16 +162,25 @@ def _options(samples: int | None, seed: int, steps: int, tile: int, jacobian: bo
 
 
 def _opened(
-    picture: Path, output: Path, model: str, fast: bool, device: str | None, grow: int = 1
+    picture: Path,
+    output: Path,
+    model: str,
+    fast: bool,
+    device: str | None,
+    grow: int = 1,
+    beside: Path | None = None,
 ) -> tuple[Photo, PixelDiffusion]:
     from calotype.checkpoints import native
     from calotype.checkpoints.shelf import find
     from calotype.models.precision import DTYPES, reduced
     from calotype.tasks.photo_file import check_photo_path, read_photo
+    from calotype.tasks.picture import check_writable, keep_sources
     from calotype.tasks.studio import pick_device
 
     photo = read_photo(picture, grow)
     check_photo_path(output, photo)
+    check_writable([output])
+    keep_sources([output], [picture] if beside is None else [picture, beside])
     place = pick_device(device)
     kind = reduced(place) if fast else "float32"
     if kind is None:

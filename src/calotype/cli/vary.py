@@ -36,8 +36,11 @@ def vary(
     """Draw variations of a picture; prints the path of each."""
     clock = Clock()
     with clock.stage("imports"):
+        from calotype.tasks import picture as files
         from calotype.tasks.vary import variations
     request = variations(picture, amount, count, seed, prompt, model)
+    if output is not None:
+        files.keep_sources(files.output_paths(output, count), [picture])
     # a name that only the picture gives is never fetched
     guards = safety.safety(content_check, content_threshold, block_list, metadata, watermark, sign)
     draw(request, Places(output, sheet), guards, None, None, device, threads, clock, offline=model is None)

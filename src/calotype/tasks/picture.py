@@ -7,7 +7,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -280,6 +280,16 @@ def check_writable(paths: Sequence[Path]) -> None:
         except OSError as error:
             raise OutputError(f"{path} cannot be written: {_reason(error)}.") from None
         partial.unlink()
+
+
+def keep_sources(paths: Sequence[Path], sources: Iterable[str | Path]) -> None:
+    """OutputError where writing one of the files would destroy a picture that the work begins from."""
+    for source in map(Path, sources):
+        for path in paths:
+            if path.exists() and source.exists() and path.samefile(source):
+                raise OutputError(
+                    f"The output {path} is the picture that the work begins from; name another file."
+                )
 
 
 def contact_sheet(images: Sequence[PIL.Image.Image], gap: int = 2) -> PIL.Image.Image:
