@@ -125,7 +125,7 @@ def test_shipped_weights_are_named_as_everywhere(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     command = typer.main.get_command(train_app).commands["diffusion"]
     words = ["folder", "--init-from", "icons", "--autoencoder", "icons", "--text-encoder", "mine"]
-    given = command.make_context("diffusion", words).params
+    given = command.make_context("diffusion", list(words)).params
     assert (given["init_from"], given["autoencoder"]) == (shelf.shipped()["icons"],) * 2
     assert given["text_encoder"] == Path("mine")
     Path("icons").touch()  # one's own file goes before
