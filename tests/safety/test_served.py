@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 import PIL.Image
 import pytest
-from tests.server.conftest import Live, run
+from tests.server.conftest import Live, live, run, tiny_settings
 
 import calotype
 from calotype.errors import InputError
@@ -25,6 +25,8 @@ from calotype.server.app import create
 from calotype.server.settings import Settings
 from calotype.tasks.finish import finished_restoration
 from calotype.tasks.restoration import RestoredPicture
+
+__all__ = ["live", "tiny_settings"]  # fixtures of the server's tests
 
 BODY: dict[str, Any] = {"prompts": ["a secret pear"], "steps": 1, "seed": 7, "width": 128, "height": 128}
 
@@ -146,6 +148,24 @@ def test_a_restoration_that_is_withheld(scored: Callable[[float], None]) -> None
         assert grey == (decision == "withheld")
     pictures = list(finished_restoration(found, other, calotype.Safety(content_check="off")))
     assert [picture.content for picture in pictures] == [None, None]
+
+
+def test_a_file_for_sharing(live: Live) -> None:
+    """A client may ask for less than the owner lets be told; the pixels are the same."""
+    with live.client() as client:
+        for body in (BODY, {"task": "denoise", "image": photograph((32, 32)), "sigma": 10}):
+            (picture,) = finished(client, body)["pictures"]
+            full, less = (
+                client.get(picture["url"], params={"metadata": kind}).raise_for_status().content
+                for kind in ("full", "shareable")
+            )
+            images = [PIL.Image.open(io.BytesIO(data)) for data in (full, less)]
+            assert images[0].tobytes() == images[1].tobytes()
+            records = [json.loads(image.info["calotype"]) for image in images]
+            assert records[1]["settings"].keys() <= records[0]["request"].keys()
+            assert "request" not in records[1]
+            assert b"secret" not in less
+        assert client.get(picture["url"], params={"metadata": "none"}).status_code == 422
 
 
 def test_words(guarded: Live) -> None:

@@ -8,44 +8,23 @@ from typing import Any
 
 import httpx
 import pytest
-import torch
-from safetensors.torch import save_file
-from tests.checkpoints.families import CONFIGS, TOKENIZER, UNET1
-from tests.checkpoints.test_control_files import HINT
-from tests.networks.reference import randomise
+import webuiapi
 from tests.server.conftest import Live, run
+from tests.server.stock import stock
 from tests.server.test_tasks_over_http import done, opened, over, picture, png, text
-from tests.tasks.test_additions import write
 
-from calotype.checkpoints import diffusers_names, native, single_file
-from calotype.models.latent_diffusion import LatentDiffusion, build
-from calotype.networks.controlnet import ControlNet, ControlNetConfig
+from calotype.models.latent_diffusion import LatentDiffusion
 from calotype.server.settings import Settings
 
 ASKED: dict[str, Any] = {"prompts": "a red apple", "steps": 2, "seed": 7, "prompt_syntax": "a1111"}
-CONTROL: dict[str, Any] = {"net": "edges", "scale": 0.8, "end": 0.5}
+CONTROL: dict[str, Any] = {"net": "canny", "scale": 0.8, "end": 0.5}
 
 
 @pytest.fixture(scope="module")
 def served(tiny_model: LatentDiffusion, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """The tiny model, a refiner with other weights, and a folder with one of each kind."""
-    folder, models = tmp_path_factory.mktemp("folder"), tmp_path_factory.mktemp("served")
-    (folder / "style").mkdir()
-    write(folder / "style" / "flat.safetensors", tiny_model, 1)
-    save_file(
-        {"emb_params": torch.randn(2, tiny_model.config.text[0].clip.width)}, folder / "easy.safetensors"
-    )
-    net = ControlNet(ControlNetConfig(UNET1, hint_channels=HINT))
-    randomise(net)
-    save_file(diffusers_names.controlnet().write(net.state_dict()), folder / "edges.safetensors")
-    (folder / "broken.safetensors").write_bytes(b"nothing")
-    for name in ("tiny", "second"):
-        native.save(models / f"{name}.safetensors", tiny_model)
-    guided = build(CONFIGS["sd1"], TOKENIZER)
-    randomise(guided.denoiser)  # a fresh one looks at nothing
-    single_file.write(models / "sd1.safetensors", guided, None, {})
-    files = {path.stem: path for path in models.iterdir()}
-    yield from run(Settings(tmp_path_factory.mktemp("data"), files, "tiny", threads=1, folder=folder))
+    """See `stock`."""
+    models, folder = stock(tmp_path_factory.mktemp("stock"), tiny_model)
+    yield from run(Settings(tmp_path_factory.mktemp("data"), models, "tiny", threads=1, folder=folder))
 
 
 @pytest.fixture
@@ -69,7 +48,7 @@ def place(served: Live, name: str) -> str:
 def test_what_there_is(http: httpx.Client) -> None:
     listed = http.get("/v1/addons").json()["data"]
     assert [(one["name"], one["kind"]) for one in listed] == [
-        *(("easy", "embedding"), ("edges", "control"), ("style/flat", "lora"))
+        *(("canny", "control"), ("easy", "embedding"), ("style/flat", "lora"))
     ]
 
 
@@ -110,8 +89,8 @@ def test_a_textual_inversion(http: httpx.Client, served: Live) -> None:
 
 def test_a_controlnet(http: httpx.Client, served: Live) -> None:
     """Its picture as base64 and as part of a form; kept as long as the job needs it."""
-    asked = {**ASKED, "model": "sd1", "width": 24, "height": 16}
-    guided = [{**CONTROL, "net": place(served, "edges"), "picture": picture((24, 16))}]
+    asked = {**ASKED, "model": "sd15", "width": 24, "height": 16}
+    guided = [{**CONTROL, "net": place(served, "canny"), "picture": picture((24, 16))}]
     expected = alone(served, **asked, controls=guided)
     (found,) = done(http, **asked, controls=[{**CONTROL, "picture": text(picture((24, 16)))}])
     assert found.tobytes() == expected
@@ -121,7 +100,7 @@ def test_a_controlnet(http: httpx.Client, served: Live) -> None:
     end = over(http, job)
     assert opened(http.get(end["pictures"][0]["url"]).content).tobytes() == expected
     assert (end["request"]["controls"][0]["net"], end["request"]["controls"][0]["picture"]["path"]) == (
-        "edges.safetensors",
+        "canny.safetensors",
         "",
     )
     assert not list((served.desk.store.folder / "uploads").iterdir())
@@ -146,15 +125,15 @@ def test_a_refiner(http: httpx.Client, served: Live) -> None:
         ({"refiner": "/etc/passwd"}, 404, "no model '/etc/passwd'"),
         ({"refiner": "photo"}, 422, "cannot draw"),
         ({"controls": [{"net": "/etc/passwd", "picture": text(picture())}]}, 404, "no ControlNet"),
-        ({"controls": [{"net": "edges", "picture": "/etc/passwd"}]}, 422, "control-0 is no base64"),
+        ({"controls": [{"net": "canny", "picture": "/etc/passwd"}]}, 422, "control-0 is no base64"),
         (
-            {"controls": [{"net": "edges", "picture": {"path": "/etc/passwd"}}]},
+            {"controls": [{"net": "canny", "picture": {"path": "/etc/passwd"}}]},
             422,
             "control-0 is no picture",
         ),
-        ({"controls": {"0": {"net": "edges", "picture": "/etc/passwd"}}}, 422, "controls"),
-        ({"controls": [{"net": "edges"}]}, 422, "picture"),
-        ({"controls": ["edges"]}, 422, "controls"),
+        ({"controls": {"0": {"net": "canny", "picture": "/etc/passwd"}}}, 422, "controls"),
+        ({"controls": [{"net": "canny"}]}, 422, "picture"),
+        ({"controls": ["canny"]}, 422, "controls"),
         ({"model": "tiny", "controls": [{**CONTROL, "picture": text(picture())}]}, 422, "does not fit"),
     ],
 )
@@ -169,3 +148,35 @@ def test_what_does_not_fit_is_the_clients_affair(http: httpx.Client, served: Liv
     answer = http.post("/sdapi/v1/txt2img", json=body)
     assert answer.status_code == 422
     assert str(served.desk.settings.folder) not in answer.text
+
+
+def test_webuiapi(served: Live) -> None:
+    api = webuiapi.WebUIApi(host="127.0.0.1", port=int(served.address.rpartition(":")[2]), steps=2)
+    api.session.trust_env = False
+    assert [one["name"] for one in api.get_loras()] == ["flat"]
+    assert api.controlnet_model_list() == ["canny"]
+    assert api.controlnet_module_list() == ["none"]
+    how: dict[str, Any] = {"prompt": "a red apple", "seed": 7, "cfg_scale": 3, "sampler_name": "Euler a"}
+    how |= {"width": 24, "height": 16, "override_settings": {"sd_model_checkpoint": "sd15"}}
+    how |= {"alwayson_scripts": {}}  # without it, their client keeps the units for every later call
+    unit = webuiapi.ControlNetUnit(image=picture((24, 16)), model="canny [abc]", weight=0.8, guidance_end=0.5)
+    same = {"steps": 2, "seed": 7, "guidance": 3, "noise": "philox", "prompt_syntax": "a1111"}
+    same |= {"prompts": "a red apple", "sampler": "euler_a", "model": "sd15", "width": 24, "height": 16}
+    guided = [{**CONTROL, "net": place(served, "canny"), "picture": picture((24, 16))}]
+    found = api.txt2img(controlnet_units=[unit], **how)
+    assert found.image.tobytes() == alone(served, **same, controls=guided)
+    unit.guidance_end = 1.0  # of the one step that is left
+    found = api.img2img(images=[picture((24, 16))], denoising_strength=0.5, controlnet_units=[unit], **how)
+    begun = {"image": picture((24, 16)), "strength": 0.5}
+    guided[0] |= {"end": 1.0}
+    assert found.image.tobytes() == alone(served, **same, **begun, controls=guided)
+    off = webuiapi.ControlNetUnit(image=picture(), model="canny", enabled=False)
+    found = api.txt2img(controlnet_units=[off], **how)
+    assert found.image.tobytes() == alone(served, **same)
+    for wrong in ({"module": "canny"}, {"model": "None"}, {"control_mode": 1}, {"model": "/etc/passwd"}):
+        unit = webuiapi.ControlNetUnit(**{"image": picture((24, 16)), "model": "canny", **wrong})
+        with pytest.raises(RuntimeError, match=r"422|404"):
+            api.txt2img(controlnet_units=[unit], **how)
+    with pytest.raises(RuntimeError, match="422"):
+        api.txt2img(**{**how, "alwayson_scripts": {"other": {"args": [1]}}})
+    api.session.close()

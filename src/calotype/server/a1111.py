@@ -146,12 +146,6 @@ class Options(BaseModel):
     sd_model_checkpoint: str | None = None
 
 
-@router.post("/txt2img")
-async def txt2img(body: TextToImage, request: fastapi.Request, desk: AnyDesk) -> dict[str, Any]:
-    """Waits for the pictures; a client that leaves cancels them."""
-    return await answer(body, body.request(chosen(request, desk)), request, desk)
-
-
 async def answer(body: TextToImage, asked: Request, request: fastapi.Request, desk: Desk) -> dict[str, Any]:
     """Waits for the pictures; a client that leaves cancels them."""
     job = await finished(desk, asked, request)
@@ -238,7 +232,7 @@ def set_options(body: Options, request: fastapi.Request, desk: AnyDesk) -> dict[
             422, "not_served", f"The option {others[0][:80]} cannot be set here; only sd_model_checkpoint."
         )
     if body.sd_model_checkpoint is not None:
-        request.app.state.a1111_model = desk.models.named(_bare(body.sd_model_checkpoint)).name
+        request.app.state.a1111_model = desk.models.named(bare(body.sd_model_checkpoint)).name
     return {}
 
 
@@ -268,7 +262,7 @@ def chosen(request: fastapi.Request, desk: Desk) -> str:
     return name or desk.models.default
 
 
-def _bare(title: str) -> str:
+def bare(title: str) -> str:
     """A checkpoint's name without the hash that titles carry there: "sd15 [abc]"."""
     return title.partition(" [")[0]
 

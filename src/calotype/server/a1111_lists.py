@@ -45,8 +45,17 @@ def scripts() -> dict[str, list[str]]:
 
 
 @router.get("/embeddings")
-def embeddings() -> dict[str, Any]:
-    return {"loaded": {}, "skipped": {}}
+def embeddings(desk: AnyDesk) -> dict[str, Any]:
+    """By name.  A request must name one to use it, and theirs has no field for that: none is loaded."""
+    names = [one.name for one in desk.models.addons.listed() if one.kind == "embedding"]
+    return {"loaded": {}, "skipped": {name: {} for name in names}}
+
+
+@router.get("/loras")
+def loras(desk: AnyDesk) -> list[dict[str, Any]]:
+    """Those that prompts may name, never where they lie."""
+    names = [one.name for one in desk.models.addons.listed() if one.kind == "lora"]
+    return [{"name": name.rpartition("/")[2], "alias": name, "path": "", "metadata": {}} for name in names]
 
 
 @router.get("/cmd-flags")
@@ -61,7 +70,7 @@ def memory() -> dict[str, Any]:
 
 
 for _path in (
-    *("loras", "hypernetworks", "face-restorers", "realesrgan-models"),
+    *("hypernetworks", "face-restorers", "realesrgan-models"),
     *("prompt-styles", "artist-categories", "artists", "sd-vae", "sd-modules"),
 ):
 

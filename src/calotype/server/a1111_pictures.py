@@ -1,4 +1,4 @@
-"""AUTOMATIC1111's interface: the tasks that begin from a picture."""
+"""AUTOMATIC1111's interface: the tasks, from words and from pictures."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from calotype.errors import InputError
 from calotype.server.a1111 import TextToImage, answer, chosen, file_of
+from calotype.server.a1111_controls import controls_of
 from calotype.server.native import AnyDesk
 from calotype.server.refusal import Refusal
 from calotype.server.sources import decoded, one_upload, unpacked
@@ -83,6 +84,13 @@ class ImageToImage(TextToImage):
         return grey.filter(PIL.ImageFilter.GaussianBlur(self.mask_blur))
 
 
+@router.post("/txt2img")
+async def txt2img(body: TextToImage, request: fastapi.Request, desk: AnyDesk) -> dict[str, Any]:
+    """Waits for the pictures; a client that leaves cancels them."""
+    controls = await controls_of(body, desk)
+    return await answer(body, body.request(chosen(request, desk), **controls), request, desk)
+
+
 @router.post("/img2img")
 async def img2img(body: ImageToImage, request: fastapi.Request, desk: AnyDesk) -> dict[str, Any]:
     """Waits for the pictures; a client that leaves cancels them."""
@@ -109,6 +117,7 @@ async def img2img(body: ImageToImage, request: fastapi.Request, desk: AnyDesk) -
         return {"image": body.fitted(filled.crop(box)), "mask": mine}, image, mask, box
 
     fields, image, mask, box = await asyncio.to_thread(begun)
+    fields |= await controls_of(body, desk)
     width, height = fields["image"].size
     strength = 0.75 if body.denoising_strength is None else body.denoising_strength
     asked = body.request(chosen(request, desk), **fields, strength=strength, width=width, height=height)

@@ -16,7 +16,16 @@ from starlette.staticfiles import StaticFiles
 from calotype import __version__
 from calotype.errors import BlockedPromptError, CalotypeError, InputError, OutputError
 from calotype.safety import content
-from calotype.server import a1111, a1111_lists, a1111_pictures, health, native, openai
+from calotype.server import (
+    a1111,
+    a1111_controls,
+    a1111_lists,
+    a1111_pictures,
+    catalogue,
+    health,
+    native,
+    openai,
+)
 from calotype.server.desk import Desk
 from calotype.server.fences import Fences
 from calotype.server.models import Models
@@ -71,10 +80,12 @@ def create(settings: Settings) -> fastapi.FastAPI:
     app.state.desk = desk
     for router in (
         native.router,
+        catalogue.router,
         openai.router,
         a1111.router,
         a1111_lists.router,
         a1111_pictures.router,
+        a1111_controls.router,
         health.router,
     ):
         app.include_router(router)

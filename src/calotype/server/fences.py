@@ -30,7 +30,7 @@ PAGE = "/page/"
 
 UPLOADS = (
     *("/v1/jobs", "/v1/read", "/v1/images/edits", "/v1/images/variations"),
-    *("/sdapi/v1/img2img", "/sdapi/v1/extra-single-image", "/sdapi/v1/png-info"),
+    *("/sdapi/v1/txt2img", "/sdapi/v1/img2img", "/sdapi/v1/extra-single-image", "/sdapi/v1/png-info"),
 )
 """Paths whose bodies carry pictures."""
 

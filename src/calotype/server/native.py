@@ -1,4 +1,4 @@
-"""The native interface: /v1/jobs, /v1/pictures, /v1/models, and what the page asks besides."""
+"""The native interface: /v1/jobs, /v1/pictures, and what a picture says of itself."""
 
 from __future__ import annotations
 
@@ -14,18 +14,15 @@ from fastapi import Depends, Path, Query
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel
 
-from calotype.diffusion.grids import GRIDS
-from calotype.diffusion.samplers import SAMPLERS
-from calotype.models.config import ModelConfig
 from calotype.safety.content import Verdict
-from calotype.server.addons import Kind as AddonKind
+from calotype.safety.policy import Metadata
 from calotype.server.desk import Desk
 from calotype.server.fences import client_of
-from calotype.server.models import Kind as ModelKind
 from calotype.server.refusal import Refusal
 from calotype.server.sources import BODY, asked_of, body_of, one_upload
 from calotype.server.store import OVER, Job, State
 from calotype.server.uploads import told
+from calotype.tasks.picture import shared
 from calotype.tasks.places import without_folders
 from calotype.tasks.request import ResolvedRequest
 from calotype.tasks.restoration import Kind
@@ -75,48 +72,6 @@ class JobView(BaseModel):
 class JobList(BaseModel):
     jobs: list[JobView]
     next: int | None
-
-
-class ModelView(BaseModel):
-    """A model, with the fields of OpenAI's own list before ours; memory in bytes.
-
-    The size, what sides are a multiple of, and the defaults are those of models that draw.
-    """
-
-    id: str
-    object: str = "model"
-    created: int
-    owned_by: str = "calotype"
-    kind: ModelKind
-    about: str
-    size: int | None = None
-    multiple_of: int | None = None
-    parameters: int
-    memory: int
-    loaded: bool
-    default: bool
-    steps: int | None = None
-    guidance: float | None = None
-    sampler: str | None = None
-    grid: str | None = None
-
-
-class AddonView(BaseModel):
-    """What a request may name beside its model, and the family of models it was made for."""
-
-    name: str
-    kind: AddonKind
-    family: str | None
-
-
-class AddonList(BaseModel):
-    data: list[AddonView]
-
-
-class ModelList(BaseModel):
-    object: str = "list"
-    data: list[ModelView]
-    budget: int
 
 
 def desk_of(request: fastapi.Request) -> Desk:
@@ -268,16 +223,26 @@ def _event(name: str, data: dict[str, Any]) -> str:
     return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
 
 
-@router.get("/pictures/{job_id}/{index}.png", response_class=FileResponse)
-def picture(job_id: JobId, index: Annotated[int, Path(ge=0, lt=10_000)], desk: AnyDesk) -> FileResponse:
-    """The PNG, with the request that makes it again inside."""
+@router.get(
+    "/pictures/{job_id}/{index}.png",
+    response_class=fastapi.Response,
+    responses={200: {"content": {"image/png": {}}}},
+)
+def picture(
+    job_id: JobId,
+    index: Annotated[int, Path(ge=0, lt=10_000)],
+    desk: AnyDesk,
+    metadata: Metadata = "full",
+) -> fastapi.Response:
+    """The PNG, its record inside: as full as the owner lets it be, or without words and file names."""
     if index not in desk.job(job_id).pictures:
         raise Refusal(404, "picture_not_found", f"The job has no finished picture {index}.")
-    return FileResponse(
-        desk.store.path(job_id, index),
-        media_type="image/png",
-        headers={"Cache-Control": "private, max-age=31536000, immutable"},
-    )
+    path = desk.store.path(job_id, index)
+    headers = {"Cache-Control": "private, max-age=31536000, immutable"}
+    if metadata == "full":
+        return FileResponse(path, media_type="image/png", headers=headers)
+    data = shared(path.read_bytes(), desk.settings.safety.signer)
+    return fastapi.Response(data, media_type="image/png", headers=headers)
 
 
 @router.post(
@@ -299,67 +264,3 @@ async def read(request: fastapi.Request, desk: AnyDesk) -> dict[str, Any]:
         return {"request": found.fields, "parameters": found.text}
 
     return await asyncio.to_thread(one)
-
-
-def model_view(desk: Desk, name: str) -> ModelView:
-    known = desk.models.named(name)
-    config = known.config
-    own = {}
-    if isinstance(config, ModelConfig):
-        own = {name: getattr(config.defaults, name) for name in ("steps", "guidance", "sampler", "grid")}
-        own |= {"size": config.size, "multiple_of": config.factor}
-    return ModelView(
-        id=name,
-        kind=known.kind,
-        created=int(known.changed),
-        about=config.about,
-        parameters=known.parameters,
-        memory=known.memory,
-        loaded=name in desk.memory.loaded(),
-        default=name == desk.models.default,
-        **own,
-    )
-
-
-@router.get("/models")
-def models(desk: AnyDesk) -> ModelList:
-    found = desk.models
-    return ModelList(data=[model_view(desk, name) for name in found.known], budget=found.budget)
-
-
-@router.get("/models/{name}")
-def model(name: str, desk: AnyDesk) -> ModelView:
-    return model_view(desk, name)
-
-
-@router.post("/models/{name}/load")
-def load(name: str, desk: AnyDesk) -> ModelView:
-    """Load it now and not with its first request; others may have to leave for it."""
-    desk.models.named(name)
-    desk.memory.load(name)
-    return model_view(desk, name)
-
-
-@router.post("/models/{name}/unload")
-def unload(name: str, desk: AnyDesk) -> ModelView:
-    desk.models.named(name)
-    desk.memory.unload(name)
-    return model_view(desk, name)
-
-
-@router.get("/addons")
-def addons(desk: AnyDesk) -> AddonList:
-    """LoRAs, textual inversions and ControlNets of the owner's folder."""
-    found = desk.models.addons.listed()
-    return AddonList(data=[AddonView(name=one.name, kind=one.kind, family=one.family) for one in found])
-
-
-@router.get("/choices")
-def choices(desk: AnyDesk) -> dict[str, Any]:
-    """What a form can offer: samplers with their options, grids, and the limits of this server."""
-    limits = desk.settings.limits
-    return {
-        "samplers": {name: dict(sampler.options) for name, sampler in SAMPLERS.items()},
-        "grids": list(GRIDS),
-        "limits": {"pictures": limits.pictures, "pixels": limits.pixels, "steps": limits.steps},
-    }

@@ -20,7 +20,7 @@ from calotype import __version__
 from calotype.errors import InputError, OutputError
 from calotype.safety.content import Verdict
 from calotype.safety.policy import Metadata
-from calotype.safety.provenance import SOURCE, Signer
+from calotype.safety.provenance import EDITED, SOURCE, Signer
 from calotype.tasks import parameters
 from calotype.tasks.places import beside, shareable, without_folders
 from calotype.tasks.request import ResolvedRequest
@@ -227,6 +227,26 @@ def stored(text: str) -> dict[str, Any]:
     if not (whole and isinstance(asked, dict) and (content is None or isinstance(content, dict))):
         raise InputError(f"The picture's {KEY} record is damaged; it has parts of the wrong kind.")
     return told
+
+
+def shared(png: bytes, signer: Signer | None = None) -> bytes:
+    """A PNG of Calotype's, its record made shareable; its pixels as they were, signed anew."""
+    with PIL.Image.open(io.BytesIO(png), formats=("PNG",)) as opened:
+        opened.load()
+        told, image = stored(str(opened.info[KEY])), opened.convert("RGB")
+    if "settings" in told:
+        return png
+    drawn = "prompts" in told["request"]
+    info = PIL.PngImagePlugin.PngInfo()
+    if drawn:
+        record = Record.from_json(json.dumps(told))
+        info.add_itxt(parameters.KEY, parameters.write(record, words=False))
+    told["settings"] = shareable(told.pop("request"))
+    info.add_itxt(KEY, json.dumps(told, ensure_ascii=False))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=info)
+    source = SOURCE if drawn else EDITED
+    return buffer.getvalue() if signer is None else signer.sign(buffer.getvalue(), source)
 
 
 def default_paths(request: ResolvedRequest) -> list[Path]:
