@@ -2,18 +2,18 @@
 
 import { Refused, address, events, get, post, remove, send, setToken, submit } from "./api.js";
 import { compare } from "./compare.js";
+import * as extras from "./extras.js";
 import * as tasks from "./tasks.js";
 import { otherLanguage, speak, word } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const FIELDS = ["prompt", "negative", "model", "count", "width", "height", "steps", "guidance", "sampler", "grid", "seed",
-  "task", "strength", "samples", "passes", "sigma", "scale"];
+  "task", "strength", "samples", "passes", "sigma", "scale", ...extras.FIELDS];
 const pictures = []; // of the gallery, the newest first: {url, prompt, seed, job}
 let models = [];
 let current = null; // the job that is watched
 let shown = -1; // the place in `pictures` that the viewer shows
 let older = null;
-
 
 function modelNow() {
   return models.find((model) => model.id === $("model").value);
@@ -34,6 +34,7 @@ function useDefaults() {
 
 function outputs() {
   for (const name of ["steps", "guidance", "strength"]) $(`${name}-now`).value = $(name).value;
+  extras.outputs();
 }
 
 function request() {
@@ -45,13 +46,14 @@ function request() {
   for (const name of ["sampler", "grid"]) if ($(name).value) asked[name] = $(name).value;
   // Sent as text, for a seed may be larger than the numbers of JavaScript
   if ($("seed").value.trim()) asked.seed = $("seed").value.trim();
-  return asked;
+  return extras.added(asked, tasks.task(), modelNow());
 }
 
 function fill(told, seed = told.seed) {
   if (told.model && models.some((model) => model.id === told.model)) $("model").value = told.model;
   useDefaults();
   tasks.recall(told);
+  extras.recall(told);
   if (tasks.restores()) {
     $("seed").value = seed ?? "";
     return remember();
@@ -61,6 +63,7 @@ function fill(told, seed = told.seed) {
   for (const name of ["width", "height", "steps", "guidance", "sampler", "grid"]) {
     if (told[name] !== undefined) $(name).value = told[name];
   }
+  if (told.width) [$("width").value, $("height").value] = extras.firstSize(told);
   $("count").value = 1;
   $("seed").value = seed ?? "";
   outputs();
@@ -83,7 +86,6 @@ function complain(error) {
   $("problem").textContent = error instanceof Refused ? error.message : word("offline");
 }
 
-
 async function draw(event) {
   event?.preventDefault();
   if (!$("form").reportValidity()) return;
@@ -103,6 +105,7 @@ async function watch(job, before = null) {
   localStorage.setItem("watched", job.id);
   $("cancel").disabled = false;
   $("fresh").replaceChildren();
+  $("verdict").textContent = "";
   compare(null);
   $("problem").textContent = "";
   $("state").textContent = word("queued", { n: job.position ?? 0 });
@@ -138,6 +141,7 @@ function show(source, alt) {
 async function finished(data, job) {
   const picture = { ...data, job };
   show(await address(data.url), word("picture", data));
+  $("verdict").textContent = extras.verdict(data.content);
   if (pictures.some((known) => known.url === data.url)) return;
   pictures.unshift(picture);
   $("fresh").append(await tile(picture));
@@ -169,7 +173,6 @@ async function cancel() {
   }
 }
 
-
 async function tile(picture) {
   const item = document.createElement("li");
   const button = document.createElement("button");
@@ -179,6 +182,13 @@ async function tile(picture) {
   image.alt = word("picture", picture);
   image.src = await address(picture.url);
   button.append(image);
+  if (picture.content?.decision === "withheld" || picture.content?.decision === "flagged") {
+    const mark = document.createElement("span");
+    mark.className = "mark";
+    mark.dataset.word = `decision_${picture.content.decision}`;
+    mark.textContent = word(mark.dataset.word);
+    button.append(mark);
+  }
   button.addEventListener("click", () => view(pictures.indexOf(picture)));
   item.append(button);
   return item;
@@ -210,18 +220,30 @@ async function view(place) {
   $("viewer-prompt").textContent = picture.prompt;
   const size = asked.task ? word(`kind_${picture.kind}`) : `${asked.width}×${asked.height} · ${asked.sampler}`;
   $("viewer-facts").textContent = `${asked.model} · ${size} · ${asked.steps} · ${word("seed_of")} ${picture.seed}`;
+  $("viewer-verdict").textContent = extras.verdict(picture.content);
+  $("variations").hidden = Boolean(asked.task || asked.image || asked.vary !== null);
   $("save").href = url;
-  $("save").download = `calotype-${picture.seed}.png`;
+  $("share").href = await address(`${picture.url}?metadata=shareable`);
+  $("save").download = $("share").download = `calotype-${picture.seed}.png`;
   $("before").disabled = place === 0;
   $("after").disabled = place === pictures.length - 1;
   if (!$("viewer").open) $("viewer").showModal();
 }
 
 function again() {
-  const { job, prompt, seed } = pictures[shown];
-  fill({ ...job.request, prompts: [prompt] }, seed);
+  const { job, prompt, seed, index } = pictures[shown];
+  const vary_seed = job.request.vary ? job.request.vary_seed + index : null;
+  fill({ ...job.request, prompts: [prompt], vary_seed }, seed);
   $("viewer").close();
   $("prompt").focus();
+}
+
+function variations() {
+  again();
+  $("vary").value = 0.2;
+  $("count").value = 4;
+  outputs();
+  draw();
 }
 
 async function forget() {
@@ -248,7 +270,6 @@ async function read(file) {
   }
 }
 
-
 async function begin(file) {
   try {
     const bitmap = await tasks.choose(file);
@@ -267,7 +288,7 @@ function choices(select, names) {
 
 async function start() {
   try {
-    const [offered, list] = await Promise.all([get("/v1/choices"), get("/v1/models")]);
+    const [offered, list, addons] = await Promise.all([get("/v1/choices"), get("/v1/models"), get("/v1/addons")]);
     models = list.data.filter((model) => model.kind === "draw");
     for (const name of ["denoise", "upscale"]) {
       $("task").querySelector(`[value=${name}]`).disabled = !list.data.some((model) => model.kind === "restore");
@@ -277,6 +298,7 @@ async function start() {
     choices($("grid"), offered.grids);
     $("count").max = offered.limits.pictures;
     $("steps").max = Math.min(100, offered.limits.steps);
+    extras.offer(addons.data, offered.guards);
     useDefaults();
     recall();
     pictures.length = 0;
@@ -295,8 +317,9 @@ $("form").addEventListener("input", () => (outputs(), remember()));
 $("model").addEventListener("change", useDefaults);
 $("cancel").addEventListener("click", cancel);
 $("more").addEventListener("click", () => history().catch(complain));
-$("language").addEventListener("click", () => speak(otherLanguage()));
+$("language").addEventListener("click", () => (speak(otherLanguage()), extras.tell()));
 $("again").addEventListener("click", again);
+$("variations").addEventListener("click", variations);
 $("forget").addEventListener("click", forget);
 $("close").addEventListener("click", () => $("viewer").close());
 $("before").addEventListener("click", () => view(shown - 1));

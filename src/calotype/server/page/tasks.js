@@ -1,10 +1,10 @@
 // What a job begins from: the task that is chosen, its picture and mask, and its own settings.
 
+import * as extras from "./extras.js";
 import { Mask } from "./mask.js";
 import { word } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
-export const TASKS = ["draw", "edit", "denoise", "upscale"];
 
 let file = null;
 let shown = null; // an address of it
@@ -20,15 +20,15 @@ export const picture = () => shown;
 export function arrange() {
   for (const node of document.querySelectorAll("[data-for]")) {
     node.hidden = !node.dataset.for.split(" ").includes(task());
-    for (const field of node.matches("input, textarea, select") ? [node] : node.querySelectorAll("input, textarea, select")) {
-      field.disabled = node.hidden;
-    }
+  }
+  for (const field of document.querySelectorAll("[data-for] :is(input, textarea, select)")) {
+    field.disabled = field.closest("[data-for][hidden]") !== null;
   }
   const name = $("go").firstElementChild;
   name.dataset.word = restores() ? "restore" : "go";
   name.textContent = word(name.dataset.word);
   $("painting").hidden = task() !== "edit" || !file;
-  $("begun").hidden = !restores() || !file;
+  $("begun").hidden = !(restores() || task() === "outpaint") || !file;
 }
 
 export async function choose(chosen) {
@@ -59,24 +59,26 @@ export function restoration() {
 
 // The body of the job: JSON where it begins from nothing, else a form with the pictures.
 export async function body(asked) {
-  if (task() === "draw") return JSON.stringify(asked);
+  if (task() === "draw" && !extras.guided()) return JSON.stringify(asked);
   const form = new FormData();
   if (task() === "edit") asked = { ...asked, strength: Number($("strength").value) };
   form.set("request", JSON.stringify(asked));
-  form.set("image", file);
+  if (task() !== "draw") form.set("image", file);
+  if (!restores() && extras.guided()) form.set("control-0", extras.controlPicture());
   if (task() === "edit" && !mask.empty) form.set("mask", await mask.blob(), "mask.png");
   return form;
 }
 
 export function recall(told) {
-  $("task").value = told.task in { denoise: 1, upscale: 1 } ? told.task : told.image ? "edit" : "draw";
+  const drawn = told.margin ? "outpaint" : told.image ? "edit" : "draw";
+  $("task").value = told.task in { denoise: 1, upscale: 1 } ? told.task : drawn;
   for (const [name, value] of [["samples", told.samples], ["passes", told.task && told.steps], ["scale", told.scale], ["sigma", told.sigma], ["strength", told.strength]]) {
     if (value !== undefined && value !== null) $(name).value = value;
   }
   arrange();
 }
 
-export const needsPicture = () => task() !== "draw" && !file;
+export const needsPicture = () => (task() !== "draw" && !file) || (!restores() && extras.needsControl());
 
 $("task").addEventListener("change", arrange);
 $("brush").addEventListener("input", () => (mask.brush = Number($("brush").value)));

@@ -1,0 +1,171 @@
+"""The pictures of serve.md: the page in headless Chromium, `python docs/page_figures.py [page edit …]`."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import uvicorn
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from skimage import data
+
+import calotype
+from calotype.server.app import create
+from calotype.server.settings import Settings
+
+FOLDER = Path(__file__).parent
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+MINUTES = 600_000  # milliseconds, on a slow machine
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a server with the shipped models and an owner who wants every picture looked at."""
+    app = create(Settings(folder, safety=calotype.Safety(content_check="withhold", watermark=True)))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        while not server.started:
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
+
+
+def opened(browser: Browser, address: str, width: int, height: int, language: str = "en-US") -> Page:
+    page = browser.new_page(locale=language, viewport={"width": width, "height": height})
+    page.goto(address)
+    page.wait_for_selector("#steps-now:not(:empty)")
+    return page
+
+
+def done(page: Page) -> None:
+    page.wait_for_selector("#fresh li", timeout=MINUTES)
+    expect(page.locator("#cancel")).to_be_disabled(timeout=MINUTES)
+
+
+def draw(page: Page, prompt: str, count: int, seed: int) -> None:
+    for name, value in (("prompt", prompt), ("count", count), ("seed", seed)):
+        page.fill(f"#{name}", str(value))
+    page.click("#go")
+
+
+def begin(page: Page, task: str, picture: Path) -> None:
+    page.select_option("#task", task)
+    page.set_input_files("#image", picture)
+    page.wait_for_selector("#chosen:not(:empty)")
+
+
+def shot(page: Page, name: str, *, whole: bool = False) -> None:
+    """In 128 colours, for size."""
+    path = FOLDER / name
+    page.screenshot(path=path, full_page=whole)
+    with PIL.Image.open(path) as image:
+        image.convert("RGB").quantize(128, dither=PIL.Image.Dither.NONE).save(path, optimize=True)
+    print(path)
+
+
+def draw_scene(browser: Browser, address: str, _: Path) -> None:
+    page = opened(browser, address, 1180, 900)
+    for prompt, seed in (("a red apple", 7), ("a green frog", 3)):
+        draw(page, prompt, 4, seed)
+        done(page)
+    draw(page, "a yellow star", 2, 5)
+    page.wait_for_selector("#preview[src^='data:image/jpeg']", timeout=MINUTES)
+    expect(page.locator("#state")).to_contain_text("Step 1", timeout=MINUTES)  # ten and more
+    shot(page, "page.png")
+    done(page)
+    page.click("#gallery li:first-child button")
+    page.wait_for_selector("#viewer-verdict:not(:empty)")
+    shot(page, "page-viewer.png")
+
+
+def edit_scene(browser: Browser, address: str, folder: Path) -> None:
+    calotype.load("icons").pictures("a red apple", seed=7)[0].save(folder / "apple.png")
+    page = opened(browser, address, 1180, 1000)
+    begin(page, "edit", folder / "apple.png")
+    page.locator("#mask").scroll_into_view_if_needed()
+    box = page.locator("#mask").bounding_box()
+    assert box is not None
+    page.fill("#brush", "40")
+    page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.5)
+    page.mouse.down()
+    for place in (0.4, 0.55, 0.7):
+        page.mouse.move(box["x"] + box["width"] * place, box["y"] + box["height"] * 0.6, steps=3)
+    page.mouse.up()
+    draw(page, "a green apple", 1, 5)
+    done(page)
+    page.evaluate("scrollTo(0, 0)")
+    shot(page, "page-edit.png")
+
+
+def outpaint_scene(browser: Browser, address: str, folder: Path) -> None:
+    calotype.load("icons").pictures("a red apple", seed=7)[0].save(folder / "apple.png")
+    page = opened(browser, address, 1180, 1000)
+    begin(page, "outpaint", folder / "apple.png")
+    page.fill("#left", "32")
+    page.fill("#right", "32")
+    draw(page, "red apples", 2, 5)
+    done(page)
+    shot(page, "page-outpaint.png")
+
+
+def denoise_scene(browser: Browser, address: str, folder: Path) -> None:
+    photo = PIL.Image.fromarray(data.astronaut()).resize((256, 256))
+    noisy = np.asarray(photo, dtype=np.float32) + np.random.default_rng(0).normal(0, 25, (256, 256, 3))
+    PIL.Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / "noisy.png")
+    page = opened(browser, address, 1180, 1000)
+    begin(page, "denoise", folder / "noisy.png")
+    page.fill("#samples", "3")
+    page.fill("#passes", "8")
+    page.fill("#seed", "7")
+    page.click("#go")
+    page.wait_for_selector("#compare:not([hidden])", timeout=MINUTES)
+    done(page)
+    shot(page, "page-denoise.png", whole=True)
+
+
+def phone_scene(browser: Browser, address: str, _: Path) -> None:
+    page = opened(browser, address, 375, 812, "zh-CN")
+    draw(page, "一个红苹果", 2, 7)
+    done(page)
+    shot(page, "page-phone.png", whole=True)
+
+
+SCENES = {
+    "page": draw_scene,
+    "edit": edit_scene,
+    "outpaint": outpaint_scene,
+    "denoise": denoise_scene,
+    "phone": phone_scene,
+}
+
+
+def main() -> None:
+    found = shutil.which("chromium")
+    if found is None:
+        sys.exit("There is no Chromium; run: apt-get install chromium")
+    with (
+        tempfile.TemporaryDirectory() as place,
+        served(Path(place) / "data") as address,
+        sync_playwright() as playwright,
+    ):
+        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        for name in sys.argv[1:] or SCENES:
+            SCENES[name](browser, address, Path(place))
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
