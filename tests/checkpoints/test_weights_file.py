@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch_files import LAYOUTS, dictionary, number, old, storage, tensor, whole, write_zip
 
-from calotype.checkpoints import torch_file, weights_file
+from calotype.checkpoints import safetensors_file, torch_file
 from calotype.checkpoints.weights_file import TensorInfo, open_weights
 from calotype.errors import CheckpointError
 
@@ -312,7 +312,7 @@ def test_a_header_of_17_million_bytes(tmp_path: Path) -> None:
 
 
 def test_every_dtype_of_safetensors(tmp_path: Path) -> None:
-    dtypes = [*weights_file._SAFETENSORS_DTYPES.values()]
+    dtypes = [*safetensors_file._SAFETENSORS_DTYPES.values()]
     noise = torch.randint(0, 2, (8, 16), dtype=torch.uint8, generator=GENERATOR)
     tensors = {str(dtype): noise.clone().view(dtype) for dtype in dtypes}
     save_file(tensors, tmp_path / "x")

@@ -160,8 +160,8 @@ MUTATIONS = {
     ),
     "order: every epoch the same": (
         "training/order.py",
-        'key=_key(self.seed, number, "order")',
-        'key=_key(self.seed, 0, "order")',
+        '_random(self.seed, number, "order")',
+        '_random(self.seed, 0, "order")',
         "training/test_order.py",
     ),
     "muon: no memory": (
@@ -208,8 +208,8 @@ MUTATIONS = {
     ),
     "tensor: one element beyond its storage": (
         "checkpoints/weights_file.py",
-        "_span(value.shape, value.stride) > room)",
-        "_span(value.shape, value.stride) > room + 1)",
+        "span(value.shape, value.stride) > room)",
+        "span(value.shape, value.stride) > room + 1)",
         "checkpoints/test_pickled.py",
     ),
     "tensor: not copied into place": (
@@ -219,7 +219,7 @@ MUTATIONS = {
         "checkpoints/test_weights_file.py",
     ),
     "safetensors: overlaps are let through": (
-        "checkpoints/weights_file.py",
+        "checkpoints/safetensors_file.py",
         "if extents[name].start != end:",
         "if extents[name].start > end:",
         "checkpoints/test_weights_file.py",

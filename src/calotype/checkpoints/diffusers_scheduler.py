@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from calotype.checkpoints.detect import Family
 from calotype.checkpoints.diffusers_config import made
-from calotype.errors import CheckpointError
+from calotype.errors import CheckpointError, shown
 from calotype.models.config import Defaults, ModelConfig, ScheduleConfig
 
 SAMPLERS = {
@@ -72,7 +72,9 @@ def remarks(told: Mapping[str, Any]) -> tuple[str, ...]:
     """What a person should know of a scheduler that Calotype follows in part only, a sentence each."""
     kind = str(told.get("_class_name"))
     if kind not in SAMPLERS:
-        return (f"Its scheduler is {kind}, which Calotype does not have; its sampler is that of its family.",)
+        return (
+            f"Its scheduler is {shown(kind)}, which Calotype does not have; its sampler is its family's.",
+        )
     if kind == "PNDMScheduler" and not told.get("skip_prk_steps", False):
         return ("Its scheduler begins with Runge-Kutta steps, which Calotype leaves out, as most do.",)
     order, algorithm = told.get("solver_order", 2), told.get("algorithm_type", "dpmsolver++")

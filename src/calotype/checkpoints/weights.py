@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from calotype.checkpoints.weights_file import Scalar, TensorInfo, check_name, open_weights
+from calotype.checkpoints.tensor_info import check_name
+from calotype.checkpoints.weights_file import Scalar, TensorInfo, open_weights
 from calotype.errors import CheckpointError, OutputError, shown
 
 JSON_LIMIT = 16 * 2**20  # bytes; a tokenizer.json has 4 MiB. As empty lists they would take 0.4 GB
