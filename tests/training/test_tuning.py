@@ -16,7 +16,7 @@ from tests.checkpoints.test_lora_files import in_diffusers, ours, theirs
 from tests.networks.reference import randomise, relative_error
 from torch import Tensor
 
-from calotype.checkpoints import lora, native, shelf, single_file
+from calotype.checkpoints import embedding, lora, native, shelf, single_file
 from calotype.errors import InputError, TrainingError
 from calotype.models.latent_diffusion import LatentDiffusion, build
 from calotype.networks.lora import Adapter
@@ -24,8 +24,15 @@ from calotype.training.adapters import TARGETS, LoraObjective, chosen
 from calotype.training.config import override
 from calotype.training.fit import Plan, Run
 from calotype.training.sessions import DataSet, read_data
-from calotype.training.tune_config import FineTuning, LoraTraining
-from calotype.training.tuning import Base, captioned, prepare_finetune, prepare_lora
+from calotype.training.tune_config import DreamBoothTraining, FineTuning, InversionTraining, LoraTraining
+from calotype.training.tuning import (
+    Base,
+    captioned,
+    prepare_dreambooth,
+    prepare_finetune,
+    prepare_inversion,
+    prepare_lora,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")
 
@@ -78,7 +85,25 @@ def finetune_run(base: Base, data: DataSet, folder: Path, *settings: str, **opti
     return prepare_finetune(config, base, data, plan(folder, **options), watch=silent)
 
 
-RUNS = {"lora": lora_run, "finetune": finetune_run}
+def dreambooth_run(base: Base, data: DataSet, folder: Path, *settings: str, **options: Any) -> Run:
+    begun = DreamBoothTraining(
+        prompt="a sks apple", class_prompt="a red apple", class_pictures=2, rank=2, learning_rate=0.01
+    )
+    config = override(begun, [*QUICK, *SOON, *settings])
+    return prepare_dreambooth(config, base, data, plan(folder, **options), watch=silent)
+
+
+def inversion_run(base: Base, data: DataSet, folder: Path, *settings: str, **options: Any) -> Run:
+    config = override(InversionTraining(word="<it>", initial="apple", vectors=2), [*QUICK, *SOON, *settings])
+    return prepare_inversion(config, base, data, plan(folder, **options), watch=silent)
+
+
+RUNS = {
+    "lora": lora_run,
+    "finetune": finetune_run,
+    "dreambooth": dreambooth_run,
+    "inversion": inversion_run,
+}
 
 
 def go(run: Run) -> list[float]:
@@ -245,3 +270,44 @@ def test_models_that_are_told_more_are_refused(
     with pytest.raises(InputError, match=what):
         finetune_run(Base.of(str(files(name))), data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_dreambooth_learns_the_subject_beside_its_class(files: Files, data: DataSet, tmp_path: Path) -> None:
+    base = Base.of(str(files("sd1")))
+    run = dreambooth_run(base, data, tmp_path / "run")
+    objective = run.objective
+    assert sorted(path.name for path in (tmp_path / "run" / "class").glob("*.png")) == [
+        "00000.png",
+        "00001.png",
+    ]
+    told = objective.batch(torch.tensor([0, 1]), 0, slice(None))
+    with torch.no_grad():
+        parts = objective(**told)
+    assert float(parts["loss"]) == pytest.approx(float(parts["subject"] + parts["prior"]), rel=1e-6)
+    assert not torch.equal(told["noise"], told["class_noise"])
+    assert not torch.equal(told["context"], told["class_context"])
+    go(run)
+    assert (tmp_path / "run" / "lora.safetensors").exists()
+    with pytest.raises(InputError, match="class-prompt"):
+        DreamBoothTraining(prompt="a sks apple")
+
+
+@pytest.mark.parametrize("name", ["sd1", pytest.param("sdxl", marks=pytest.mark.verify)])
+def test_a_learned_word_is_a_file_and_the_model_stays(
+    files: Files, data: DataSet, tmp_path: Path, name: str
+) -> None:
+    base = Base.of(str(files(name)))
+    run = inversion_run(base, data, tmp_path / "run", "learning_rate=0.1")
+    go(run)
+    model = base.load()
+    found = embedding.read(tmp_path / "run" / "it.safetensors", model)
+    ids = model.text_encoder.tokenizer.ids("apple")
+    begun = model.text_encoder.towers[0].token_embedding.weight[ids[0]]
+    assert found.vectors[0].shape == (2, 64)
+    assert relative_error(found.vectors[0][0], begun) > 0.01
+    stored = safetensors.torch.load_file(sorted((tmp_path / "run" / "checkpoints").glob("*"))[-1])
+    assert {key.split("/")[1].split(".")[0] for key in stored} == {"vectors"}
+    trained = {
+        key: value for key, value in weights(run.objective._model[0]).items() if "token_emb" not in key
+    }
+    same(trained, {key: value for key, value in weights(model).items() if "token_emb" not in key})

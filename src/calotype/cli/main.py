@@ -21,7 +21,7 @@ from calotype.cli.replay import replay
 from calotype.cli.restore import deblur, denoise, inpaint, upscale
 from calotype.cli.serve import serve
 from calotype.cli.train import train_app
-from calotype.cli.tune import finetune, lora
+from calotype.cli.tune import dreambooth, finetune, inversion, lora
 from calotype.cli.vary import vary
 from calotype.errors import CalotypeError
 
@@ -53,8 +53,8 @@ for _task in (denoise, inpaint, upscale, deblur):
     app.command(_task.__name__)(_task)
 app.command("serve")(serve)
 app.command("plan", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(plan)
-train_app.command("finetune")(finetune)
-train_app.command("lora")(lora)
+for _tuning in (finetune, lora, dreambooth, inversion):
+    train_app.command(_tuning.__name__)(_tuning)
 app.add_typer(train_app, name="train")
 app.add_typer(data_app, name="data")
 

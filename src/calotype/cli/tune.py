@@ -30,7 +30,12 @@ if TYPE_CHECKING:
     from calotype.training.config import TrainConfig
     from calotype.training.fit import Plan, Run
     from calotype.training.sessions import DataSet, Watch
-    from calotype.training.tune_config import FineTuning, LoraTraining
+    from calotype.training.tune_config import (
+        DreamBoothTraining,
+        FineTuning,
+        InversionTraining,
+        LoraTraining,
+    )
     from calotype.training.tuning import Base
 
 Begin = Annotated[
@@ -111,6 +116,80 @@ def lora(
     _tune(
         folder, model, strict, config, Plan(out, resume, minutes, device, threads, inexact), prepare, foretell
     )
+
+
+def dreambooth(
+    folder: Folder,
+    prompt: Annotated[str, typer.Option(help="Names the subject by a rare word: 'a photo of sks dog'.")],
+    class_prompt: Annotated[str, typer.Option(help="Names what it is one of: 'a photo of a dog'.")] = "",
+    prior_weight: Annotated[
+        float, typer.Option(help="Weight of the class's pictures, which the model draws itself; 0 for none.")
+    ] = 1.0,
+    class_pictures: Annotated[int, typer.Option(help="How many of them.")] = 100,
+    out: Out = Path("runs/dreambooth"),
+    model: Begin = "icons",
+    rank: Annotated[int, typer.Option(help="Rank of a LoRA; 0 trains the whole U-Net.")] = 0,
+    layout: Layout = "kohya",
+    settings: Settings = None,
+    resume: Resume = False,
+    minutes: Minutes = math.inf,
+    threads: Threads = None,
+    inexact: Inexact = False,
+    strict: Strict = False,
+    device: Device = None,
+) -> None:
+    """Teach a model one subject from a few pictures, its class kept what it was (DreamBooth)."""
+    from calotype.training.config import override
+    from calotype.training.fit import Plan
+    from calotype.training.tune_config import DreamBoothTraining
+    from calotype.training.tuning import lora_layout, prepare_dreambooth
+
+    fashion = lora_layout(layout)
+    begun = DreamBoothTraining(
+        prompt=prompt,
+        class_prompt=class_prompt,
+        prior_weight=prior_weight,
+        class_pictures=class_pictures,
+        rank=rank,
+        sample_prompts=(prompt,),
+    )
+    config = override(begun, settings or ())
+
+    def prepare(base: Base, config: DreamBoothTraining, data: DataSet, plan: Plan, watch: Watch) -> Run:
+        return prepare_dreambooth(config, base, data, plan, layout=fashion, watch=watch)
+
+    _tune(folder, model, strict, config, Plan(out, resume, minutes, device, threads, inexact), prepare, False)
+
+
+def inversion(
+    folder: Folder,
+    word: Annotated[str, typer.Option(help="The new word: '<my-cat>'.")],
+    initial: Annotated[str, typer.Option(help="A word the model knows that comes near: cat.")],
+    vectors: Annotated[int, typer.Option(help="Token embeddings that the word stands for.")] = 1,
+    out: Out = Path("runs/inversion"),
+    model: Begin = "icons",
+    layout: Annotated[str, typer.Option(help="Layout of the word's file: a1111 or diffusers.")] = "a1111",
+    settings: Settings = None,
+    resume: Resume = False,
+    minutes: Minutes = math.inf,
+    threads: Threads = None,
+    inexact: Inexact = False,
+    strict: Strict = False,
+    device: Device = None,
+) -> None:
+    """Learn a new word for what your pictures show (textual inversion)."""
+    from calotype.training.config import override
+    from calotype.training.fit import Plan
+    from calotype.training.tune_config import InversionTraining
+    from calotype.training.tuning import embedding_layout, prepare_inversion
+
+    fashion = embedding_layout(layout)
+    config = override(InversionTraining(word=word, initial=initial, vectors=vectors), settings or ())
+
+    def prepare(base: Base, config: InversionTraining, data: DataSet, plan: Plan, watch: Watch) -> Run:
+        return prepare_inversion(config, base, data, plan, layout=fashion, watch=watch)
+
+    _tune(folder, model, strict, config, Plan(out, resume, minutes, device, threads, inexact), prepare, False)
 
 
 def _tune(

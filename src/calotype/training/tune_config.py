@@ -63,3 +63,71 @@ class LoraTraining(FineTuning):
     def scaling(self) -> float:
         """alpha, the rank where none is given."""
         return float(self.rank) if self.alpha is None else self.alpha
+
+
+@dataclass(frozen=True)
+class DreamBoothTraining(LoraTraining):
+    """One subject under a rare name (DreamBooth, arXiv 2208.12242).
+
+    `prompt` names the subject, `class_prompt` its kind.  Beside every batch come as many of the
+    `class_pictures` that the model itself drew of the class before; their loss, times `prior_weight`, keeps
+    the class from becoming the subject.  Rank 0 trains the whole U-Net, as the paper does.
+    """
+
+    learning_rate: float = 5e-6
+    steps: int = 800
+    batch: int = 1
+    caption_dropout: float = 0.0
+    rank: int = 0
+    prompt: str = ""
+    class_prompt: str = ""
+    class_pictures: int = 100
+    prior_weight: float = 1.0
+
+    fewest = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.prompt.strip():
+            raise InputError(
+                "DreamBooth needs a prompt that names the subject: --prompt 'a photo of sks dog'."
+            )
+        if self.prior_weight and not self.class_prompt.strip():
+            raise InputError(
+                "DreamBooth needs a prompt for the subject's class, --class-prompt 'a photo of a dog', "
+                "or --prior-weight 0 to do without pictures of it."
+            )
+        if not self.prior_weight >= 0:
+            raise InputError(f"Training option prior_weight is {self.prior_weight}; give 0 or more.")
+        if self.prior_weight and self.class_pictures < 1:
+            raise InputError(f"Training option class_pictures is {self.class_pictures}; give 1 or more.")
+
+
+@dataclass(frozen=True)
+class InversionTraining(FineTuning):
+    """A new word for what the pictures show: `vectors` token embeddings (arXiv 2208.01618), all else frozen.
+
+    They begin as those of `initial`'s tokens, in turns.  Captions that hold the word are used as they are;
+    all others give way to the `templates`, with the word at their {}.
+    """
+
+    learning_rate: float = 5e-3
+    weight_decay: float = 0.0
+    caption_dropout: float = 0.0
+    word: str = ""
+    initial: str = ""
+    vectors: int = 1
+    templates: tuple[str, ...] = ("a photo of {}", "a picture of {}", "a close-up photo of {}", "one {}")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.word.strip() or set("()[]\\:|") & set(self.word):
+            raise InputError(
+                f"The word to learn is {self.word!r}; give one without ( ) [ ] \\ : |, e.g. '<my-cat>'."
+            )
+        if not self.initial.strip():
+            raise InputError("A new word needs one to begin with that is near it: --initial cat.")
+        if self.vectors < 1:
+            raise InputError(f"Training option vectors is {self.vectors}; give 1 or more.")
+        if not self.templates or any("{}" not in text for text in self.templates):
+            raise InputError("Every template needs a {} where the word goes, e.g. 'a photo of {}'.")

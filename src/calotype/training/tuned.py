@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from calotype.data.folder import PictureFolder
 from calotype.errors import InputError
@@ -14,10 +15,18 @@ from calotype.training.api import Trained, complete, silent
 from calotype.training.fit import Plan, Run
 from calotype.training.recipes import LORA_RECIPES
 from calotype.training.sessions import picture_shapes, picture_size, read_data
-from calotype.training.tune_config import FineTuning, LoraTraining
-from calotype.training.tuning import Base, lora_layout, prepare_finetune, prepare_lora
+from calotype.training.tune_config import DreamBoothTraining, FineTuning, InversionTraining, LoraTraining
+from calotype.training.tuning import (
+    Base,
+    embedding_layout,
+    lora_layout,
+    prepare_dreambooth,
+    prepare_finetune,
+    prepare_inversion,
+    prepare_lora,
+)
 
-Kind = Literal["finetune", "lora"]
+Kind = Literal["finetune", "lora", "dreambooth", "inversion"]
 
 
 def tune(
@@ -34,7 +43,7 @@ def tune(
     """Go on from `model` (a shipped name, a file, a folder, a name on the shelf) on a folder of pictures.
 
     out      the run's folder, runs/KIND unless given
-    layout   of a LoRA's file: "kohya" or "diffusers"
+    layout   of a LoRA's file, "kohya" or "diffusers", or of a word's, "a1111" or "diffusers"
     options  fields of the kind's configuration in `training.tune_config`: rank=8, steps=500 …
 
     `calotype.load(model).generate(…, loras=[str(tuned.path)])` draws with a LoRA; a fine-tuned model is
@@ -60,13 +69,15 @@ def _prepared(
         return FineTuning(**_known(FineTuning, options)), prepare_finetune
     if kind == "lora":
         recipe = LORA_RECIPES.get(model, LoraTraining)()
-        fashion = lora_layout(layout or "kohya")
-
-        def prepare(*given: Any, watch: Any) -> Run:
-            return prepare_lora(*given, layout=fashion, watch=watch)
-
-        return dataclasses.replace(recipe, **_known(LoraTraining, options)), prepare
-    raise InputError(f"There is no kind of tuning {kind!r}; choose finetune or lora.")
+        config = dataclasses.replace(recipe, **_known(LoraTraining, options))
+        return config, partial(prepare_lora, layout=lora_layout(layout or "kohya"))
+    if kind == "dreambooth":
+        dreambooth = DreamBoothTraining(**_known(DreamBoothTraining, options))
+        return dreambooth, partial(prepare_dreambooth, layout=lora_layout(layout or "kohya"))
+    if kind == "inversion":
+        inversion = InversionTraining(**_known(InversionTraining, options))
+        return inversion, partial(prepare_inversion, layout=embedding_layout(layout or "a1111"))
+    raise InputError(f"There is no kind of tuning {kind!r}; choose one of {', '.join(get_args(Kind))}.")
 
 
 def _known(kind: type[FineTuning], options: Mapping[str, Any]) -> dict[str, Any]:

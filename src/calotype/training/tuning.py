@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from torch import Tensor, nn
+
 from calotype.checkpoints import shelf
+from calotype.checkpoints.embedding import EmbeddingLayout
 from calotype.checkpoints.found import Found
 from calotype.checkpoints.lora_names import Fashion
 from calotype.data.folder import Record
@@ -15,11 +20,18 @@ from calotype.models.config import ModelConfig
 from calotype.models.latent_diffusion import LatentDiffusion
 from calotype.training.adapters import LoraObjective
 from calotype.training.denoising import until_noise
+from calotype.training.dreambooth import WithPrior, class_pictures
 from calotype.training.finetune import FineTune
-from calotype.training.fit import Plan, Run, settled
+from calotype.training.fit import Plan, Run, settled, training_device
+from calotype.training.inversion import InversionObjective, beginnings, captions, learning
 from calotype.training.objective import Objective
-from calotype.training.sessions import DataSet, Watch, examples_of, run_of
-from calotype.training.tune_config import FineTuning, LoraTraining
+from calotype.training.sessions import DataSet, Watch, examples_of, picture_size, run_of
+from calotype.training.tune_config import (
+    DreamBoothTraining,
+    FineTuning,
+    InversionTraining,
+    LoraTraining,
+)
 
 
 @dataclass(frozen=True)
@@ -79,6 +91,65 @@ def prepare_lora(
     return tuning_run(objective, "lora", data, plan, model)
 
 
+def prepare_dreambooth(
+    config: DreamBoothTraining,
+    base: Base,
+    data: DataSet,
+    plan: Plan,
+    *,
+    layout: Fashion = "kohya",
+    watch: Watch,
+) -> Run:
+    """A run that teaches one subject; the pictures of its class are drawn first, into `class/` of the run.
+
+    With a rank it ends as a LoRA, without as a whole model.  Captions of the pictures are not read.
+    """
+    config = settled(config, plan)
+    model = base.load()
+    subject = worded(data, lambda _: (config.prompt,))
+    training, held_out = examples_of(model, subject, config, plan, watch)
+    prior = None
+    if config.prior_weight:
+        for part in model.parts().values():
+            part.to(training_device(plan))
+        drawn = class_pictures(
+            plan.folder / "class", model, config, picture_size(config, model.config), watch
+        )
+        prior, _ = examples_of(model, _of_class(drawn, config, plan), config, plan, watch)
+    if config.rank:
+        inner: FineTune = LoraObjective(config, model, training, held_out, layout)
+    else:
+        inner = FineTune(config, model, training, held_out, single_file=base.single_file)
+    objective = inner if prior is None else WithPrior(config, inner, prior)
+    return tuning_run(objective, "dreambooth", subject, plan, model)
+
+
+def _of_class(drawn: Tensor, config: DreamBoothTraining, plan: Plan) -> DataSet:
+    content = hashlib.sha256(drawn.numpy().tobytes()).hexdigest()
+    records = [Record(plan.folder / "class", (config.class_prompt,)) for _ in drawn]
+    return DataSet(drawn, records, drawn[:0], [], content, [])
+
+
+def prepare_inversion(
+    config: InversionTraining,
+    base: Base,
+    data: DataSet,
+    plan: Plan,
+    *,
+    layout: EmbeddingLayout = "a1111",
+    watch: Watch,
+) -> Run:
+    """A run that learns a new word, which ends as a file of its vectors in `layout`."""
+    config = settled(config, plan)
+    model = base.load()
+    vectors = [nn.Parameter(start) for start in beginnings(model, config)]
+    model = model.replace(text_encoder=learning(model.text_encoder, config, vectors))
+    told = worded(data, lambda own: captions(own, config))
+    training, held_out = examples_of(model, told, config, plan, watch)
+    objective = InversionObjective(config, model, training, held_out, vectors, layout)
+    return tuning_run(objective, "inversion", told, plan, model)
+
+
 def lora_layout(name: str) -> Fashion:
     """InputError for a layout that there is not."""
     if name not in typing.get_args(Fashion):
@@ -86,16 +157,23 @@ def lora_layout(name: str) -> Fashion:
     return typing.cast("Fashion", name)
 
 
+def embedding_layout(name: str) -> EmbeddingLayout:
+    """InputError for a layout that there is not."""
+    if name not in typing.get_args(EmbeddingLayout):
+        raise InputError(f"There is no layout {name!r} of textual inversions; choose a1111 or diffusers.")
+    return typing.cast("EmbeddingLayout", name)
+
+
 def captioned(data: DataSet, config: FineTuning) -> DataSet:
     """The data set with the config's caption where a picture has none."""
-    if not config.caption:
-        return data
+    return worded(data, lambda own: own or (config.caption,) * bool(config.caption))
+
+
+def worded(data: DataSet, words: Callable[[tuple[str, ...]], tuple[str, ...]]) -> DataSet:
+    """The data set under the captions that `words` makes of each picture's own."""
 
     def named(records: list[Record]) -> list[Record]:
-        words = (config.caption,)
-        return [
-            record if record.captions else dataclasses.replace(record, captions=words) for record in records
-        ]
+        return [dataclasses.replace(record, captions=words(record.captions)) for record in records]
 
     return dataclasses.replace(
         data, records=named(data.records), held_out_records=named(data.held_out_records)
