@@ -14,6 +14,7 @@ The second peer: pip install --no-deps denoising-diffusion-pytorch einops ema-py
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import statistics
 import sys
@@ -119,7 +120,8 @@ def competitors(batch: int, dtype: torch.dtype) -> dict[str, tuple[nn.Module, St
     """Every network with its training step, by name."""
     config = icons()
     assert config.autoencoder is not None
-    side, unet = config.size // config.factor, config.unet
+    side = config.size // config.factor
+    unet = dataclasses.replace(config.unet, outline_cells=0)  # which no other U-Net has
     assert unet.vector_width is not None
     x = torch.randn(batch, unet.in_channels, side, side)
     context = torch.randn(batch, config.text[0].clip.context_length, unet.context_width)
