@@ -1,0 +1,58 @@
+"""One 3x3 convolution by Winograd beside oneDNN's: python benchmarks/convolutions.py
+
+One thread's processor time, so that a machine need not be quiet; channels-last, float32, no gradients.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from calotype.models.allocation import keep_freed
+from calotype.networks.convolution import winograd
+
+SHAPES = (  # pictures, channels in and out, side
+    (2, 320, 320, 64),
+    (2, 640, 640, 32),
+    (2, 1280, 640, 32),
+    (2, 1280, 1280, 16),
+    (1, 512, 512, 64),
+    (1, 512, 256, 128),
+    (1, 128, 128, 256),
+)
+
+
+def seconds(call: Callable[[], Tensor], times: int = 3) -> float:
+    """The least of several, after one that finds everything cold."""
+    call()
+    found = []
+    for _ in range(times):
+        start = time.thread_time()
+        call()
+        found.append(time.thread_time() - start)
+    return min(found)
+
+
+@torch.no_grad()
+def main() -> None:
+    torch.set_num_threads(1)
+    keep_freed()
+    for pictures, channels, out, side in SHAPES:
+        x = torch.randn(pictures, channels, side, side).to(memory_format=torch.channels_last)
+        weight = torch.randn(out, channels, 3, 3).to(memory_format=torch.channels_last)
+        bias = torch.randn(out)
+        plain = seconds(lambda: F.conv2d(x, weight, bias, padding=1))  # noqa: B023
+        ours = seconds(lambda: winograd(x, weight, bias))  # noqa: B023
+        print(
+            f"{pictures}x{side}x{side}, {channels} to {out}: oneDNN {plain:.3f} s, Winograd {ours:.3f} s, "
+            f"ratio {plain / ours:.2f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
