@@ -145,7 +145,7 @@ def mnist_diffusion() -> DiffusionTraining:
 
 
 def icons_lora() -> LoraTraining:
-    """A style for `icons`, see recipes/lora-icons: all kinds of layers, less than 2 % of the model."""
+    """A style for `icons`: all kinds of layers, less than 2 % of the model."""
     return LoraTraining(
         steps=240,
         batch=12,
