@@ -76,6 +76,24 @@ def fashion_mnist(folder: NewFolder, cache: Cache = None) -> None:
     _labelled("fashion-mnist", folder, cache)
 
 
+def shards(
+    folder: Annotated[Path, typer.Argument(help="Folder of pictures, captioned or not.")],
+    out: NewFolder,
+    per_shard: Annotated[int, typer.Option(min=1, help="Pictures in one file.")] = 10_000,
+) -> None:
+    """Pack a folder of pictures into tar shards as webdataset reads them, to train from or to move."""
+    from calotype.cli.train import watching
+    from calotype.data.folder import PictureFolder
+    from calotype.data.shards import write_shards
+
+    found = PictureFolder(folder)
+    with watching() as watch:
+        counts = write_shards(found, out, per_shard, lambda done, total: watch("packing", done, total))
+    print(f"{out}: {', '.join(f'{count} {split}' for split, count in counts.items())}")
+    if found.skipped:
+        print(f"left out: {len(found.skipped)} unusable file(s), {found.skipped[0][0].name} the first")
+
+
 def _labelled(name: str, folder: Path, cache: Path | None) -> None:
     from calotype.data.labelled import make_labelled
 

@@ -9,7 +9,7 @@ import typer
 
 from calotype import __version__
 from calotype.cli.convert import convert
-from calotype.cli.data import fashion_mnist, icons, mnist, photos
+from calotype.cli.data import fashion_mnist, icons, mnist, photos, shards
 from calotype.cli.decode import decode
 from calotype.cli.ema import ema
 from calotype.cli.evaluate import audit, compare, evaluate, report
@@ -37,6 +37,7 @@ data_app.command("icons")(icons)
 data_app.command("photos")(photos)
 data_app.command("mnist")(mnist)
 data_app.command("fashion-mnist")(fashion_mnist)
+data_app.command("shards")(shards)
 app.command("generate")(generate)
 app.command("replay")(replay)
 app.command("decode")(decode)

@@ -1,6 +1,7 @@
 """Reads one picture file, whatever its mode, as RGB pixels on white."""
 
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,8 @@ class UnreadablePictureError(Exception):
     """Why a picture cannot be used, in a few words: its caller names the file."""
 
 
-def read_picture(path: Path, size: Size = None) -> Pixels:
-    """The picture in `path` as (H W 3) uint8, upright, alpha composited on white.
+def read_picture(path: Path | BytesIO, size: Size = None) -> Pixels:
+    """The picture in `path`, or in the bytes of a file, as (H W 3) uint8, upright, alpha composited on white.
 
     With `size`, its shorter side is scaled to `size` (Lanczos) and the middle square cut out; of a size
     that is a function of (width, height), the middle of the (height, width) which that gives.  Of an

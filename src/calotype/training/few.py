@@ -7,8 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from torch import Tensor
+
 from calotype.checkpoints.memory import peak
 from calotype.data.folder import PictureFolder, Record
+from calotype.data.shards import shards_of
+from calotype.errors import InputError
 from calotype.training.sessions import DataSet, in_memory, parted
 from calotype.training.shapes import Shape
 
@@ -45,7 +49,8 @@ class Few:
     @property
     def bytes(self) -> int:
         """Of these pictures in memory."""
-        return self.data.pictures.nbytes + self.data.held_out.nbytes
+        parts = (self.data.pictures, self.data.held_out)
+        return sum(part.nbytes for part in parts if isinstance(part, Tensor))
 
 
 def read_few(folder: str | Path, size: int, *, strict: bool, shapes: Sequence[Shape] = ()) -> Few:
@@ -53,6 +58,11 @@ def read_few(folder: str | Path, size: int, *, strict: bool, shapes: Sequence[Sh
 
     Raises what `read_data` raises.
     """
+    if shards_of(Path(folder)):
+        raise InputError(
+            f"{folder} holds tar shards, for which there are no plans: reckon from a folder of "
+            "pictures, or try the run with --minutes."
+        )
     before = peak()
     everything = PictureFolder(folder, size=size, strict=strict)
     train, held_out = parted(everything.records, everything.path)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from calotype.checkpoints import native
+from calotype.data.shards import ShardPictures
 from calotype.diffusion.loss import diffusion_loss, mixed_sigmas
 from calotype.errors import InputError
 from calotype.models.pixel_diffusion import PixelConfig, PixelDiffusion, build_pixel
@@ -32,7 +33,11 @@ class PixelObjective(Objective):
     not_for_muon = ("denoiser.network.enter.", "denoiser.network.leave.", "denoiser.network.embed.")
 
     def __init__(
-        self, config: PixelTraining, model: PixelDiffusion, pictures: Tensor, held_out: Tensor
+        self,
+        config: PixelTraining,
+        model: PixelDiffusion,
+        pictures: Tensor | ShardPictures,
+        held_out: Tensor | ShardPictures,
     ) -> None:
         """`pictures` and `held_out` are uint8 (N 3 S S) on the CPU; InputError for a crop larger than S."""
         super().__init__()
@@ -65,7 +70,7 @@ class PixelObjective(Objective):
         turns = (uniforms[2] * 8).long().clamp(max=7).tolist()
         crops = []
         for i in range(count)[share]:
-            piece = self._pictures[indices[i], :, tops[i] : tops[i] + crop, lefts[i] : lefts[i] + crop]
+            piece = self._pictures[indices[i]][:, tops[i] : tops[i] + crop, lefts[i] : lefts[i] + crop]
             piece = torch.rot90(piece, turns[i] % 4, (1, 2))
             crops.append(piece.flip(2) if turns[i] >= 4 else piece)
         x0 = to_signed(torch.stack(crops))  # (B 3 c c)
