@@ -30,6 +30,7 @@ HEAVY = {
     "c2pa",
     "cryptography",
     "accelerate",
+    "opacus",
     "huggingface_hub",
     "resvg_py",
     "rich",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import runpy
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from skimage.metrics import peak_signal_noise_ratio
 from sklearn.metrics import roc_auc_score
 
 from calotype.errors import InputError
@@ -128,3 +131,20 @@ def test_distances_between_thumbnails_are_in_grey_levels() -> None:
     black = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
     found = nearest(thumbnails(black), thumbnails(black + 30))
     assert float(found.distance) == pytest.approx(30)
+
+
+REFERENCE = {
+    "frechet": 2.917838354681,  # torch-fidelity 0.4.0 and pytorch-fid 0.3.0
+    "kid": 0.613951863524,  # torch-fidelity 0.4.0
+    "precision": 281 / 300,
+    "recall": 163 / 300,
+    "psnr": 2.140438607594,  # scikit-image
+}
+"""What the libraries say of the features of benchmarks/formulas.py: they want torchvision, tests do not."""
+
+
+def test_figures_are_those_of_the_reference_libraries() -> None:
+    formulas = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks/formulas.py"))
+    assert formulas["ours"]() == pytest.approx(REFERENCE, rel=1e-9)
+    a, b = (x.numpy() for x in formulas["features"]())
+    assert peak_signal_noise_ratio(a, b, data_range=2) == pytest.approx(REFERENCE["psnr"], rel=1e-9)

@@ -165,6 +165,10 @@ def diffusion(
     labels: Annotated[
         bool, typer.Option("--labels", help="Learn the names of class folders instead of captions.")
     ] = False,
+    dp_epsilon: Annotated[
+        float | None,
+        typer.Option(help="Differential privacy for every training picture, e.g. 8 (extra: privacy)."),
+    ] = None,
     recipe: Recipe = None,
     settings: Settings = None,
     resume: Resume = False,
@@ -185,6 +189,8 @@ def diffusion(
     from calotype.training.sessions import picture_shapes, picture_size, prepare_diffusion
 
     config = override(named_recipe(recipe, model, DIFFUSION_RECIPES, DiffusionTraining), settings or ())
+    if dp_epsilon is not None:
+        config = dataclasses.replace(config, epsilon=dp_epsilon)
     preset = _preset(model)
     if pixels:
         unet = dataclasses.replace(preset.unet, in_channels=3, out_channels=3)

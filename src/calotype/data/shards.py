@@ -58,6 +58,9 @@ class ShardPictures:
     def __len__(self) -> int:
         return len(self._places)
 
+    nbytes = 0
+    """Of memory taken."""
+
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(N 3 S S)."""

@@ -21,7 +21,7 @@ from calotype.training.objective import VALIDATION_STEP, Objective
 from calotype.training.order import step_generator
 from calotype.training.perceptual import distance
 from calotype.training.prepared import to_signed
-from calotype.training.shapes import Rows, batches_of
+from calotype.training.shapes import Grouped, Rows, batches_of
 
 
 class AutoencoderObjective(Objective):
@@ -130,7 +130,7 @@ class AutoencoderObjective(Objective):
         """Held-out pictures, each beside its reconstruction from the mean latents."""
         if not len(self._held_out):
             return None
-        held_out = self._held_out if isinstance(self._held_out, Tensor) else self._held_out.groups[0]
+        held_out = self._held_out.groups[0] if isinstance(self._held_out, Grouped) else self._held_out
         shown = held_out[:32]
         images = to_signed(shown).to(next(self.parameters()).device, memory_format=torch.channels_last)
         again = self.autoencoder.decode(self.autoencoder.encode(images).mode()).float()

@@ -145,6 +145,9 @@ class DiffusionTraining(TrainConfig):
     `offset_noise` is the deviation of one number more of noise for each whole channel of a picture, so that
     brightness is learnt too (0.05 to 0.1 is usual).  `zero_terminal_snr` lets the noise levels end in noise
     alone, as sampling begins (Lin et al., arXiv 2305.08891): for models of v or x0.
+
+    `epsilon` makes the run private: its weights keep (epsilon, `delta`) differential privacy for every
+    training picture (`training.private`); `clip` is then the length of one picture's gradient.
     """
 
     caption_dropout: float = 0.1
@@ -157,10 +160,16 @@ class DiffusionTraining(TrainConfig):
     train_text_encoder: bool = True
     rewording: float = 0.0
     sample_prompts: tuple[str, ...] = ()
+    epsilon: float | None = None
+    delta: float = 1e-5
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_shares(self, "caption_dropout", "rewording")
+        if self.epsilon is not None and not self.epsilon > 0:
+            raise InputError(f"Training option epsilon is {self.epsilon}; give a value above 0, such as 8.")
+        if not 0 < self.delta < 1:
+            raise InputError(f"Training option delta is {self.delta}; give a chance such as 1e-5.")
         if not self.noise_shift > 0:
             raise InputError(f"Training option noise_shift is {self.noise_shift}; give a value above 0.")
         if not 0 <= self.offset_noise <= 1:

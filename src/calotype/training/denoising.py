@@ -30,7 +30,7 @@ from calotype.training.config import DiffusionTraining
 from calotype.training.objective import VALIDATION_STEP, Objective
 from calotype.training.order import step_generator
 from calotype.training.prepared import Examples, shape_of
-from calotype.training.shapes import batches_of
+from calotype.training.shapes import Grouped, batches_of
 from calotype.training.words import in_words
 
 LOG_SIGMA = {"logit_normal": (0.0, 1.0), "log_normal": (-1.2, 1.2)}
@@ -148,7 +148,10 @@ class DiffusionObjective(Objective):
         spread = torch.randn(shape, generator=random)[share]
         uniforms = torch.rand(4, count, generator=random)
         normals = torch.randn(count, generator=random)
-        if config.noise_levels == "uniform":
+        if config.noise_levels == "uniform" and config.epsilon is not None:
+            # a picture's level must not hang on how many others are there
+            sigma = uniform_sigmas(self.denoiser.schedule, uniforms[0], config.noise_shift)
+        elif config.noise_levels == "uniform":
             # one level from each of `count` equal parts of the ladder: the same law, less variance
             spaced = (torch.arange(count) + uniforms[0]) / count
             sigma = uniform_sigmas(self.denoiser.schedule, spaced, config.noise_shift)
@@ -187,7 +190,7 @@ class DiffusionObjective(Objective):
             return []
         held_out = self._held_out.latents.rows
         rows = [torch.arange(min(len(held_out), 512))]
-        if not isinstance(held_out, Tensor):
+        if isinstance(held_out, Grouped):
             rows = batches_of(held_out, 512)
         return [self.arguments(self._held_out, chosen, VALIDATION_STEP, slice(None)) for chosen in rows]
 

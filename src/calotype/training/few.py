@@ -7,8 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import Tensor
-
 from calotype.checkpoints.memory import peak
 from calotype.data.folder import PictureFolder, Record
 from calotype.data.shards import shards_of
@@ -49,8 +47,7 @@ class Few:
     @property
     def bytes(self) -> int:
         """Of these pictures in memory."""
-        parts = (self.data.pictures, self.data.held_out)
-        return sum(part.nbytes for part in parts if isinstance(part, Tensor))
+        return self.data.pictures.nbytes + self.data.held_out.nbytes
 
 
 def read_few(folder: str | Path, size: int, *, strict: bool, shapes: Sequence[Shape] = ()) -> Few:

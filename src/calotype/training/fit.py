@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 import torch
 
-from calotype.errors import TrainingError
+from calotype.errors import DataError, TrainingError
 from calotype.models import precision
 from calotype.training.ahead import Ahead
 from calotype.training.config import TrainConfig, differences, to_json
+from calotype.training.devices import new_accelerator
 from calotype.training.ema import Ema
 from calotype.training.folder import RunFolder, write_text
 from calotype.training.loop import NotFiniteError, StepReport, autocast, new_optimizer, train
@@ -23,6 +24,7 @@ from calotype.training.objective import Objective, recipe_of
 from calotype.training.order import BatchOrder
 from calotype.training.page import markdown, took
 from calotype.training.posthoc import LENGTHS, write_snapshots
+from calotype.training.private import Private
 from calotype.training.recompute import recompute
 from calotype.training.state import TrainState, read_checkpoint, read_facts
 
@@ -82,18 +84,6 @@ def settled(config: C, plan: Plan) -> C:
     return replace(config, precision=kept)
 
 
-def new_accelerator(device: str | None) -> Any:
-    """Accelerate's engine for the device and the processes, its own launcher's or torchrun's.
-
-    The precision is left to our autocast, as Accelerate's is fixed once for the whole process.
-    """
-    try:
-        from accelerate import Accelerator
-    except ImportError:
-        raise TrainingError("Training needs the extra: pip install 'calotype[training]'.") from None
-    return Accelerator(mixed_precision="no", cpu=device == "cpu" or not torch.cuda.is_available())
-
-
 class Run:
     """A prepared run; iterate `steps()` and then call `finish()`.
 
@@ -108,10 +98,11 @@ class Run:
         order: BatchOrder,
         facts: Mapping[str, Any],
         names: Sequence[str] = (),
+        private: Private | None = None,
     ) -> None:
         """`facts` (data, model) stay what they are from a run to its continuation, as the config does.
 
-        `names` are those of the pictures that `order` counts.
+        `names` are those of the pictures that `order` counts; `private` makes the gradients private.
         """
         if plan.threads is not None:
             torch.set_num_threads(plan.threads)
@@ -122,6 +113,8 @@ class Run:
                 f"batch is {config.batch}, which {world} processes cannot share evenly "
                 f"in {config.accumulate} parts each; give a multiple of {world * config.accumulate}."
             )
+        if private is not None and world > 1:
+            raise TrainingError(f"A private run is one process; this is one of {world}.")
         if self.accelerator.device.type == "cpu":
             torch.use_deterministic_algorithms(True)
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -141,10 +134,11 @@ class Run:
             Ema(objective, config.ema_length),
             averages=averages,
         )
-        part = config.batch // world
-        self._share = slice(
-            part * self.accelerator.process_index, part * (self.accelerator.process_index + 1)
-        )
+        self._private = private
+        if private is not None:
+            private.attach(objective, self.state.optimizer)
+        part, mine = config.batch // world, self.accelerator.process_index
+        self._share = slice(part * mine, part * (mine + 1)) if private is None else slice(None)
         self._facts = {
             **facts,
             "config": to_json(config),
@@ -168,6 +162,8 @@ class Run:
                 plan.folder / "config.json",
                 json.dumps(self._facts | {"config": json.loads(to_json(config))}, indent=1),
             )
+            if private is not None:
+                private.keep_key()
 
     def _take_up(self, checkpoint: Path) -> None:
         stored = read_facts(checkpoint)
@@ -208,7 +204,7 @@ class Run:
         # a CPU has no time to spare beside the update
         batches = Ahead(self.batches, config.steps) if self.accelerator.device.type != "cpu" else None
         try:
-            for report in train(config, self.state, batches or self.batches, self.accelerator):
+            for report in train(config, self.state, batches or self.batches, self.accelerator, self._private):
                 step, now = report.step, time.monotonic()
                 speed = (step - since) * config.batch / (now - window)
                 if step - since >= 20:
@@ -230,6 +226,10 @@ class Run:
                     break
             if self.main:
                 self.save()
+        except DataError:  # a picture of a shard that cannot be read: what was learnt so far is kept
+            if self.main:
+                self.save()
+            raise
         except NotFiniteError as error:
             if self.main:
                 raise self._kept(error) from error
@@ -326,6 +326,7 @@ class Run:
             "seconds": round(self.seconds, 1),
             "images_per_second": round(seen / self.seconds, 2),
             **{name: value for name, value in self._facts.items() if name != "config"},
+            **({"privacy": self._private.spent(self.state.step)} if self._private else {}),
             **extra,
         }
         if not self.main:

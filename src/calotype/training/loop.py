@@ -15,6 +15,7 @@ from calotype.errors import TrainingError
 from calotype.models.precision import DTYPES
 from calotype.training.config import TrainConfig
 from calotype.training.muon import Muon
+from calotype.training.private import Private
 from calotype.training.state import TrainState
 
 Batch = Mapping[str, Tensor]
@@ -114,13 +115,18 @@ def _accumulated(
 
 
 def train(
-    config: TrainConfig, state: TrainState, batches: Callable[[int], Batch], accelerator: Any
+    config: TrainConfig,
+    state: TrainState,
+    batches: Callable[[int], Batch],
+    accelerator: Any,
+    private: Private | None = None,
 ) -> Iterator[StepReport]:
     """Go from `state.step` to `config.steps`, yielding after each update.
 
     `batches(step)` gives this process's part of batch `step` as keyword arguments of the
-    module, which returns scalars, `loss` among them.  Raises TrainingError, leaving the
-    parameters as they were, when the loss or its gradient is not finite.
+    module, which returns scalars, `loss` among them; `private` makes their gradients private.
+    Raises TrainingError, leaving the parameters as they were, when the loss or its gradient is
+    not finite.
     """
     wrapped = accelerator.prepare_model(state.module)
     parameters = [p for p in state.module.parameters() if p.requires_grad]
@@ -130,8 +136,12 @@ def train(
         for group in state.optimizer.param_groups:
             group["lr"] = rate
         state.module.train()
-        parts = _accumulated(config, wrapped, batches(step), accelerator)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip)
+        if private is None:
+            parts = _accumulated(config, wrapped, batches(step), accelerator)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip)
+        else:  # every picture's own gradient was clipped
+            parts = private.gradient(wrapped, batches(step), step, autocast(config, accelerator.device))
+            norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         loss = float(parts["loss"])
         # the gradient is what all processes share, so that they stop together
         if not bool(torch.isfinite(norm)) or not math.isfinite(loss):

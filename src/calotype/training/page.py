@@ -40,7 +40,11 @@ def took(folder: Path, config: TrainConfig, step: int) -> dict[str, Any]:
 def markdown(report: Mapping[str, Any], history: list[dict[str, Any]]) -> str:
     """The end report as a page: facts, then the curve at about twenty points."""
     lines = ["# Training report", ""]
-    lines += [f"- {name}: {value}" for name, value in report.items() if name != "plan"]
+    for name, value in report.items():
+        if name == "privacy":
+            lines.append(f"- {name}: " + ", ".join(f"{part} {said}" for part, said in value.items()))
+        elif name != "plan":
+            lines.append(f"- {name}: {value}")
     if "plan" in report:
         lines += ["", "## Plan and what happened", "", "| | planned | was | was / planned |"]
         lines += ["| --- | ---: | ---: | ---: |"]

@@ -20,6 +20,7 @@ from calotype.training.objective import VALIDATION_STEP, Objective
 from calotype.training.order import BatchOrder, step_generator
 from calotype.training.prepared import to_signed
 from calotype.training.sessions import DataSet
+from calotype.training.shapes import Grouped
 
 MEASURED = (15, 25, 50)
 """Noise levels, of 255, at which held-out crops are denoised."""
@@ -146,8 +147,8 @@ def prepare_pixels(
     init_from: Path | None = None,
 ) -> Run:
     """A run that trains a pixel model, from fresh weights or those of a checkpoint."""
-    assert isinstance(data.pictures, torch.Tensor)  # the configuration knows no other shapes
-    assert isinstance(data.held_out, torch.Tensor)
+    assert not isinstance(data.pictures, Grouped)  # the configuration knows no other shapes
+    assert not isinstance(data.held_out, Grouped)
     config = settled(config, plan)
     model = native.load_pixel(init_from) if init_from else build_pixel(model_config, seed=config.seed)
     objective = PixelObjective(config, model, data.pictures, data.held_out)

@@ -66,9 +66,9 @@ class Pixels:
 
 def shape_of(rows: Rows, chosen: Tensor | None = None) -> tuple[int, ...]:
     """Of one of the rows `chosen`, which are alike; without them, of the first group's."""
-    if isinstance(rows, Tensor):
-        return tuple(rows.shape[1:])
-    return tuple(rows.groups[0 if chosen is None else int(rows.group[chosen[0]])].shape[1:])
+    if isinstance(rows, Grouped):
+        return tuple(rows.groups[0 if chosen is None else int(rows.group[chosen[0]])].shape[1:])
+    return tuple(rows.shape[1:])
 
 
 def to_signed(pictures: Tensor) -> Tensor:

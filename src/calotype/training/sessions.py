@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from calotype.checkpoints import native
-from calotype.conditioning.tokenizer import Tokenizer
 from calotype.data.folder import PictureFolder, Record
+from calotype.data.shards import ShardFolder, shards_of
 from calotype.errors import InputError
 from calotype.models.config import ModelConfig
 from calotype.models.latent_diffusion import LatentDiffusion, build
@@ -28,7 +28,9 @@ from calotype.training.fit import Plan, Run, settled, training_device
 from calotype.training.loop import inside
 from calotype.training.objective import Objective
 from calotype.training.order import BatchOrder
+from calotype.training.parts import on_text_encoder, tokenizer_of, with_autoencoder, with_text_encoder
 from calotype.training.prepared import Captions, Examples, Pixels, encode_all
+from calotype.training.private import Private
 from calotype.training.shapes import Grouped, Rows, Shape, ShapeOrder, grouped, nearest, shapes_of
 from calotype.training.words import TextObjective
 
@@ -41,7 +43,7 @@ HELD_OUT = 50
 
 @dataclass(frozen=True)
 class DataSet:
-    """A folder in memory: pictures uint8 (N 3 H W), or of several shapes, and their records, row for row."""
+    """A folder in memory, or shards: pictures uint8 (N 3 H W), or of several shapes, and their records."""
 
     pictures: Rows
     records: list[Record]
@@ -97,12 +99,32 @@ def picture_shapes(config: TrainConfig, model_config: ModelConfig) -> tuple[Shap
 def read_data(
     folder: str | Path, size: int, *, strict: bool, watch: Watch, shapes: Sequence[Shape] = ()
 ) -> DataSet:
-    """All pictures of a folder at `size` pixels a side or in the nearest of `shapes`, those held out apart.
+    """All pictures of a folder at `size` pixels a side or in the nearest of `shapes`, those held out apart;
+    of tar shards, at `size`.
     A folder that knows no splits holds out one picture in fifty, chosen by the hash of its name.
     Raises DataError for a folder without pictures, InputError from the reader where captions do not fit.
     """
+    if shards_of(Path(folder)):
+        if shapes:
+            raise InputError(f"{folder} holds tar shards, whose pictures are made square; leave aspect out.")
+        return _in_shards(ShardFolder(folder, lambda done, total: watch("reading shards", done, total)), size)
     everything = PictureFolder(folder, size=size, strict=strict)
     return in_memory(everything, size, watch, shapes)
+
+
+def _in_shards(everything: ShardFolder, size: int) -> DataSet:
+    """All records of shards, their pictures unread."""
+    pictures, records = everything.pictures(size), everything.records
+    train, held_out = parted(records, everything.path)
+    return DataSet(
+        pictures.subset(train),
+        [records[i] for i in train],
+        pictures.subset(held_out),
+        [records[i] for i in held_out],
+        everything.content_hash(),
+        [],
+        everything.classes,
+    )
 
 
 def in_memory(everything: PictureFolder, size: int, watch: Watch, shapes: Sequence[Shape] = ()) -> DataSet:
@@ -206,6 +228,14 @@ def prepare_diffusion(
     to go on from, with its own parts where no others are named.
     """
     config = settled(config, plan)
+    private = None
+    if config.epsilon is not None:
+        if model_config.text and config.train_text_encoder:
+            raise InputError(
+                "A private run trains the denoiser alone; give --labels, or --text-encoder and "
+                "--set train_text_encoder=false."
+            )
+        private = Private(config, len(data.pictures), plan.folder, resume=plan.resume)
     if model_config.classes:
         model_config = _labelled(model_config, data)
     if init_from is not None:
@@ -216,15 +246,16 @@ def prepare_diffusion(
                 f"{', '.join(data.classes)}; name the folders alike, or begin without --init-from."
             )
         if autoencoder is not None:
-            model = _with_autoencoder(model, native.load_autoencoder(autoencoder), autoencoder)
+            model = with_autoencoder(model, native.load_autoencoder(autoencoder), autoencoder)
         if text_encoder is not None:
-            model = _with_text_encoder(model, text_encoder, config.seed)
+            model = with_text_encoder(model, text_encoder, config.seed)
     else:
         model = _new_model(model_config, data, config.seed, autoencoder, text_encoder)
     if config.zero_terminal_snr:
         model = until_noise(model)
     training, held_out = examples_of(model, data, config, plan, watch)
-    return run_of(DiffusionObjective(config, model, training, held_out), config, data, plan, model.config)
+    objective = DiffusionObjective(config, model, training, held_out)
+    return run_of(objective, config, data, plan, model.config, private=private)
 
 
 def _labelled(config: ModelConfig, data: DataSet) -> ModelConfig:
@@ -251,9 +282,9 @@ def _new_model(
         trained = native.load_autoencoder(autoencoder)
         model_config = dataclasses.replace(model_config, autoencoder=trained.config)
     if text_encoder is not None:
-        model = _on_text_encoder(model_config, text_encoder, seed)
+        model = on_text_encoder(model_config, text_encoder, seed)
     else:
-        tokenizer = _tokenizer(model_config, data.texts or [record.captions for record in data.records])
+        tokenizer = tokenizer_of(model_config, data.texts or [record.captions for record in data.records])
         if tokenizer is not None:
             model_config = model_config.fitted_to(tokenizer)
         model = build(model_config, tokenizer, seed=seed)
@@ -290,50 +321,6 @@ def examples_of(
     return training, examples(data.held_out, data.held_out_records, "validation")
 
 
-def _on_text_encoder(config: ModelConfig, path: Path, seed: int) -> LatentDiffusion:
-    """Fresh networks on a trained text encoder, the U-Net as wide at the ears, its outline already read."""
-    encoder, outline = native.load_text_encoder(path)
-    context = sum(part.clip.width for part in encoder.configs)
-    pooled = sum(part.clip.projection_width or part.clip.width for part in encoder.configs if part.pooled)
-    unet = dataclasses.replace(config.unet, context_width=context, vector_width=pooled or None)
-    config = dataclasses.replace(config, text=encoder.configs, unet=unet)
-    model = build(config, encoder.tokenizer, seed=seed)
-    if model.denoiser.network.outline is not None and outline:
-        model.denoiser.network.outline.load_state_dict(outline)
-    return model.replace(text_encoder=encoder)
-
-
-def _with_text_encoder(model: LatentDiffusion, path: Path, seed: int) -> LatentDiffusion:
-    """Another text encoder: what of the U-Net hears it, and has another width now, begins anew."""
-    fresh = _on_text_encoder(model.config, path, seed)
-    wanted = fresh.denoiser.state_dict()
-    kept = {
-        name: value
-        for name, value in model.denoiser.state_dict().items()
-        if value.shape == wanted[name].shape and not name.startswith("network.outline.")
-    }
-    fresh.denoiser.load_state_dict(wanted | kept)
-    return fresh.replace(autoencoder=model.autoencoder)
-
-
-def _with_autoencoder(model: LatentDiffusion, autoencoder: Autoencoder, path: Path) -> LatentDiffusion:
-    own, other = model.config.autoencoder, autoencoder.config
-    if own is None or (own.latent_channels, own.factor) != (other.latent_channels, other.factor):
-        raise InputError(
-            f"The autoencoder in {path} makes {other.latent_channels} channels at factor {other.factor}, "
-            f"which the model {model.config.name} was not trained on; give the one it began with."
-        )
-    return model.replace(config=dataclasses.replace(model.config, autoencoder=other), autoencoder=autoencoder)
-
-
-def _tokenizer(config: ModelConfig, texts: Sequence[Sequence[str]]) -> Tokenizer | None:
-    if not config.text:
-        return None
-    clip = config.text[0].clip
-    captions = sorted({caption for several in texts for caption in several})
-    return Tokenizer.train(captions, clip.vocabulary, clip.context_length)
-
-
 def run_of(
     objective: Objective,
     config: TrainConfig,
@@ -341,12 +328,13 @@ def run_of(
     plan: Plan,
     model_config: ModelConfig,
     more: Mapping[str, Any] | None = None,
+    private: Private | None = None,
 ) -> Run:
     """The run of an objective on a data set; `more` are further facts that it has to keep."""
     weights = data.weights(config.balance)
-    order = BatchOrder(len(data.pictures), config.batch, config.seed, weights)
+    order = private.order if private else BatchOrder(len(data.pictures), config.batch, config.seed, weights)
     if isinstance(data.pictures, Grouped):
         order = ShapeOrder(data.pictures.group, config.batch, config.seed, weights)
     facts = {"data": data.content, "pictures": len(data.pictures), "model": model_config.name}
     facts |= more or {}
-    return Run(objective, config, plan, order, facts, [str(record.path) for record in data.records])
+    return Run(objective, config, plan, order, facts, [str(record.path) for record in data.records], private)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from calotype.data.shards import ShardPictures
 from calotype.training.order import BatchOrder, shuffled
 
 Shape = tuple[int, int]
@@ -80,7 +81,7 @@ class Grouped:
         return Grouped([group for group in groups if isinstance(group, Tensor)], members)
 
 
-Rows = Tensor | Grouped
+Rows = Tensor | Grouped | ShardPictures
 
 
 def grouped(pictures: Sequence[NDArray[np.uint8]], shapes: Sequence[Shape]) -> Grouped:
@@ -97,9 +98,9 @@ def grouped(pictures: Sequence[NDArray[np.uint8]], shapes: Sequence[Shape]) -> G
 def batches_of(rows: Rows, most: int) -> list[Tensor]:
     """The numbers of rows in batches of one shape each, about `most` in all, from all over the rows."""
     stride = max(1, len(rows) // most)
-    if isinstance(rows, Tensor):
-        return [torch.arange(len(rows))[::stride]]
-    return [rows.members(number)[::stride] for number in range(len(rows.groups))]
+    if isinstance(rows, Grouped):
+        return [rows.members(number)[::stride] for number in range(len(rows.groups))]
+    return [torch.arange(len(rows))[::stride]]
 
 
 class ShapeOrder(BatchOrder):
