@@ -105,9 +105,9 @@ class ShardFolder:
     """The pictures of a folder of .tar shards, or of one shard, with their captions and classes.
 
     A sample's captions are its .txt (one a line), else `text` and `texts`, or `caption`, of its .json, whose
-    other fields are kept; its class is `class` there, or the number in its .cls.  A shard whose name begins
-    with train, validation or test is of that split, where the .json names none.  DataError where a shard
-    cannot be read or holds no picture.
+    other fields are kept; its class is `class` there, or the number in its .cls, by which classes are ordered.
+    A shard whose name begins with train, validation or test is of that split, where the .json names none.
+    DataError where a shard cannot be read or holds no picture.
     """
 
     def __init__(self, path: str | Path, progress: Progress = _quiet) -> None:
@@ -116,10 +116,13 @@ class ShardFolder:
         self.records: list[Record] = []
         self._places: list[Place] = []
         owners: list[str | None] = []
+        numbered: dict[str, int] = {}
         for number, shard in enumerate(self.shards):
             for place, name, parts in _samples(shard):
                 entry = _entry(parts, shard, name)
                 owners.append(entry.pop("class", None))
+                if owners[-1] is not None and parts.get(".cls", b"").strip().isdigit():
+                    numbered[owners[-1]] = int(parts[".cls"])
                 meta = {"split": split} if (split := shard.name.split("-")[0]) in SPLITS else {}
                 captions = entry.pop("captions")
                 self.records.append(Record(shard / name, captions, meta=meta | entry))
@@ -127,7 +130,8 @@ class ShardFolder:
             progress(number + 1, len(self.shards))
         if not self.records:
             raise DataError(f"The shards in {self.path} hold no pictures; name a folder of webdataset's.")
-        self.classes = tuple(sorted({owner for owner in owners if owner is not None}, key=_natural))
+        named = {owner for owner in owners if owner is not None}
+        self.classes = tuple(sorted(named, key=lambda name: (numbered.get(name, 0), name)))
         numbers = {name: number for number, name in enumerate(self.classes)}
         if self.classes:
             self.records = [
@@ -194,10 +198,6 @@ def _entry(parts: dict[str, bytes], shard: Path, name: str) -> dict[str, Any]:
     entry["captions"] = tuple(dict.fromkeys(text for text in captions if text.strip()))
     owner = entry.pop("class", number)
     return entry | ({} if owner is None else {"class": str(owner)})
-
-
-def _natural(name: str) -> tuple[int, str]:
-    return (int(name), "") if name.isdecimal() else (-1, name)
 
 
 def write_shards(
