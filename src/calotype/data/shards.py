@@ -105,7 +105,7 @@ class ShardFolder:
     """The pictures of a folder of .tar shards, or of one shard, with their captions and classes.
 
     A sample's captions are its .txt (one a line), else `text` and `texts`, or `caption`, of its .json, whose
-    other fields are kept; its class is `class` there, or the number in its .cls, by which classes are ordered.
+    other fields are kept; its class is `class` there, or the number in its .cls, the classes' order.
     A shard whose name begins with train, validation or test is of that split, where the .json names none.
     DataError where a shard cannot be read or holds no picture.
     """
