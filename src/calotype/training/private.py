@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from calotype.errors import InputError, TrainingError
+from calotype.networks.convolution import Conv3x3
 from calotype.networks.norm import GroupNorm
 from calotype.training.config import DiffusionTraining
 from calotype.training.objective import Objective
@@ -76,7 +77,8 @@ class Private:
     def attach(self, objective: Objective, optimizer: torch.optim.Optimizer) -> None:
         """Watch the module's layers, so that a backward pass leaves every picture's gradient."""
         library = _opacus("grad_sample")
-        library.register_grad_sampler(GroupNorm)(_of_norm)
+        known = library.GradSampleHooks.GRAD_SAMPLERS
+        known |= {GroupNorm: _of_norm, Conv3x3: known[nn.Conv2d]}
         library.GradSampleHooks(objective)
         self._optimizer = _opacus("optimizers").DPOptimizer(
             optimizer,
