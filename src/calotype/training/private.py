@@ -78,7 +78,7 @@ class Private:
         """Watch the module's layers, so that a backward pass leaves every picture's gradient."""
         library = _opacus("grad_sample")
         known = library.GradSampleHooks.GRAD_SAMPLERS
-        known |= {GroupNorm: _of_norm, Conv3x3: known[nn.Conv2d]}
+        known |= {GroupNorm: _of_norm, Conv3x3: _of_convolution}
         library.GradSampleHooks(objective)
         self._optimizer = _opacus("optimizers").DPOptimizer(
             optimizer,
@@ -172,6 +172,16 @@ def _of_norm(layer: GroupNorm, activations: list[Tensor], backprops: Tensor) -> 
         layer.weight: (normal * backprops).flatten(2).sum(2),  # (B C H W) -> (B C)
         layer.bias: backprops.flatten(2).sum(2),
     }
+
+
+def _of_convolution(
+    layer: Conv3x3, activations: list[Tensor], backprops: Tensor
+) -> dict[nn.Parameter, Tensor]:
+    """Every picture's gradient of a 3x3 convolution's weight and bias."""
+    patches = F.unfold(activations[0], 3, padding=1)  # (B I H W) -> (B I*9 H*W)
+    found = backprops.flatten(2) @ patches.mT  # (B O H*W) x (B H*W I*9) -> (B O I*9)
+    own = {layer.weight: found.view(len(found), *layer.weight.shape)}  # -> (B O I 3 3)
+    return own if layer.bias is None else own | {layer.bias: backprops.flatten(2).sum(2)}
 
 
 def _opacus(part: str) -> Any:
