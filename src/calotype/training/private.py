@@ -78,7 +78,8 @@ class Private:
         """Watch the module's layers, so that a backward pass leaves every picture's gradient."""
         library = _opacus("grad_sample")
         known = library.GradSampleHooks.GRAD_SAMPLERS
-        known |= {GroupNorm: _of_norm, Conv3x3: _of_convolution}
+        # opacus takes its patches by the strides of (B C H W), which channels-last pictures do not have
+        known |= {GroupNorm: _of_norm, Conv3x3: _of_convolution, nn.Conv2d: _of_convolution}
         library.GradSampleHooks(objective)
         self._optimizer = _opacus("optimizers").DPOptimizer(
             optimizer,
@@ -175,12 +176,14 @@ def _of_norm(layer: GroupNorm, activations: list[Tensor], backprops: Tensor) -> 
 
 
 def _of_convolution(
-    layer: Conv3x3, activations: list[Tensor], backprops: Tensor
+    layer: nn.Conv2d, activations: list[Tensor], backprops: Tensor
 ) -> dict[nn.Parameter, Tensor]:
-    """Every picture's gradient of a 3x3 convolution's weight and bias."""
-    patches = F.unfold(activations[0], 3, padding=1)  # (B I H W) -> (B I*9 H*W)
-    found = backprops.flatten(2) @ patches.mT  # (B O H*W) x (B H*W I*9) -> (B O I*9)
-    own = {layer.weight: found.view(len(found), *layer.weight.shape)}  # -> (B O I 3 3)
+    """Every picture's gradient of a convolution's weight and bias; k is the kernel's area."""
+    assert layer.groups == 1 and not isinstance(layer.padding, str)
+    patches = F.unfold(activations[0], layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+    # (B I H W) -> (B I*k h*w), then (B O h*w) x (B h*w I*k) -> (B O I*k)
+    found = backprops.flatten(2) @ patches.mT
+    own = {layer.weight: found.view(len(found), *layer.weight.shape)}  # -> (B O I kh kw)
     return own if layer.bias is None else own | {layer.bias: backprops.flatten(2).sum(2)}
 
 
