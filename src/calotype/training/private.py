@@ -175,11 +175,10 @@ def _of_norm(layer: GroupNorm, activations: list[Tensor], backprops: Tensor) -> 
     }
 
 
-def _of_convolution(
-    layer: nn.Conv2d, activations: list[Tensor], backprops: Tensor
-) -> dict[nn.Parameter, Tensor]:
+def _of_convolution(layer: nn.Conv2d, activations: list[Tensor], backprops: Tensor) -> dict[Tensor, Tensor]:
     """Every picture's gradient of a convolution's weight and bias; k is the kernel's area."""
-    assert layer.groups == 1 and not isinstance(layer.padding, str)
+    assert layer.groups == 1
+    assert not isinstance(layer.padding, str)
     patches = F.unfold(activations[0], layer.kernel_size, layer.dilation, layer.padding, layer.stride)
     # (B I H W) -> (B I*k h*w), then (B O h*w) x (B h*w I*k) -> (B O I*k)
     found = backprops.flatten(2) @ patches.mT
