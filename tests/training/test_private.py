@@ -61,6 +61,7 @@ def clipped_sum(
     return sums
 
 
+@pytest.mark.verify
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_the_gradient_is_the_clipped_sum_and_noise_of_its_size(
     objective: DiffusionObjective, tmp_path: Path, accumulate: int
@@ -149,6 +150,7 @@ def run(folder: Path, out: Path, *more: str) -> object:
     return done.exception
 
 
+@pytest.mark.verify
 def test_a_private_run_says_what_it_keeps_and_goes_on_to_the_bit(classes: Path, tmp_path: Path) -> None:
     assert run(classes, tmp_path / "whole") is None
     report = json.loads((tmp_path / "whole/report.json").read_text())
