@@ -148,6 +148,7 @@ def pattern(number: int, style: int) -> PIL.Image.Image:
     return picture
 
 
+@pytest.mark.verify
 def test_a_perfect_model_and_a_deaf_one(drawings: Path) -> None:
     training = PictureFolder(drawings, 32, "train")
     held_out = PictureFolder(drawings, 32, "test")

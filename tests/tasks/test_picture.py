@@ -88,7 +88,7 @@ def test_a_record_from_before_there_were_other_noises_and_syntaxes(made: Picture
 
 def test_pictures_that_are_not_ours_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "plain.png"
-    with pytest.raises(InputError, match="no readable picture"):
+    with pytest.raises(InputError, match="There is no file"):
         files.read(path)
     PIL.Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
     with pytest.raises(InputError, match="does not say how it was made"):

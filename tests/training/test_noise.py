@@ -52,7 +52,7 @@ def test_offset_noise_moves_whole_channels_and_nothing_else(data: DataSet, tmp_p
     assert isinstance(offset.objective, DiffusionObjective)
     held_out = torch.arange(3)
     measured = [
-        run.objective._arguments(run.objective._held_out, held_out, VALIDATION_STEP, slice(None))["noise"]  # type: ignore[attr-defined]
+        run.objective.arguments(run.objective._held_out, held_out, VALIDATION_STEP, slice(None))["noise"]  # type: ignore[attr-defined]
         for run in (plain, offset)
     ]
     assert torch.equal(*measured), "what is measured stays comparable"

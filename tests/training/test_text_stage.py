@@ -61,6 +61,7 @@ def text_run(data: DataSet, folder: Path, autoencoder: Path | None, *settings: s
     )
 
 
+@pytest.mark.verify
 def test_each_caption_comes_to_foretell_the_mean_of_its_pictures(
     data: DataSet, tmp_path: Path, autoencoder: Path
 ) -> None:

@@ -204,7 +204,9 @@ def test_what_calotype_made_comes_out_in_its_own_layout(
     assert changed == {"denoiser", "text_encoder"}
 
 
-@pytest.mark.parametrize("kind", RUNS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.verify] if kind == "dreambooth" else []) for kind in RUNS]
+)
 def test_an_interrupted_run_ends_with_the_same_bits(
     files: Files, data: DataSet, tmp_path: Path, kind: str
 ) -> None:
