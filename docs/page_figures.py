@@ -70,6 +70,7 @@ def begin(page: Page, task: str, picture: Path) -> None:
 def shot(page: Page, name: str, *, whole: bool = False) -> None:
     """In 128 colours, for size."""
     path = FOLDER / name
+    page.evaluate("scrollTo(0, 0)")
     page.screenshot(path=path, full_page=whole)
     with PIL.Image.open(path) as image:
         image.convert("RGB").quantize(128, dither=PIL.Image.Dither.NONE).save(path, optimize=True)
@@ -106,7 +107,6 @@ def edit_scene(browser: Browser, address: str, folder: Path) -> None:
     page.mouse.up()
     draw(page, "a green apple", 1, 5)
     done(page)
-    page.evaluate("scrollTo(0, 0)")
     shot(page, "page-edit.png")
 
 

@@ -50,12 +50,14 @@ def page(stocked: Live, browser: Browser) -> Iterator[Page]:
 
 def made(live: Live, page: Page) -> dict[str, Any]:
     """Presses the button, waits for the pictures, and says what the server was asked for."""
-    before = newest(live)["number"] if live.desk.store.page(1) else 0
+    before = live.desk.store.page(1)[0].number if live.desk.store.page(1) else 0
     page.click("#go")
-    page.wait_for_selector("#fresh li")
+    job: dict[str, Any] = {"number": 0, "state": "queued"}
+    # the page still shows the job before while it submits
+    while job["number"] <= before or job["state"] in ("queued", "running"):
+        page.wait_for_timeout(50)
+        job = newest(live) if live.desk.store.page(1) else job
     idle(page)
-    job = newest(live)
-    assert job["number"] > before
     assert job["state"] == "done", job["error"]
     return job
 
