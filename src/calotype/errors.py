@@ -4,6 +4,10 @@ Every message is one sentence that names the file, field or key at fault, says w
 expected, and what to do.  The faces (command line, HTTP) print it and nothing else.
 """
 
+import re
+
+_HALVES = re.compile("[\ud800-\udfff]")
+
 
 def printable(text: str) -> str:
     """Text of a file, or a file's name, for a terminal: what would move its cursor, ring, or turn the
@@ -14,7 +18,7 @@ def printable(text: str) -> str:
 
 def is_text(text: str) -> bool:
     """Whether it can be written at all: JSON and arguments can hold halves of surrogate pairs."""
-    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
+    return text.isascii() or not _HALVES.search(text)
 
 
 def shown(text: object) -> str:
