@@ -35,7 +35,7 @@ check: install-dev
 	$(BIN)/mypy
 
 verify: install-dev
-	$(BIN)/python -m pytest -m verify -o timeout=1500
+	$(BIN)/python -m pytest -n 2 -m verify -o timeout=1500
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info
