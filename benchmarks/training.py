@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from calotype.models.presets import icons
-from calotype.networks.unet import UNet, UNetConfig
+from calotype.networks.config import UNetConfig
+from calotype.networks.unet import UNet
 
 PLAIN = UNetConfig(
     in_channels=3,

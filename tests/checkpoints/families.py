@@ -9,13 +9,11 @@ from pathlib import Path
 from tests.networks.reference import diffusers_autoencoder, diffusers_unet, transformers_clip
 from torch import nn
 
+from calotype.conditioning.config import TextConfig
 from calotype.conditioning.sizes import SizeConfig
-from calotype.conditioning.text import TextConfig
 from calotype.conditioning.tokenizer import END, START, Tokenizer
 from calotype.models.config import Defaults, LowResConfig, ModelConfig, ScheduleConfig
-from calotype.networks.autoencoder import AutoencoderConfig
-from calotype.networks.clip_text import ClipTextConfig
-from calotype.networks.unet import UNetConfig
+from calotype.networks.config import AutoencoderConfig, ClipTextConfig, UNetConfig
 
 TOKENIZER = Tokenizer.train(["a red apple", "a green car", "!"] * 4, size=560, context_length=12)
 

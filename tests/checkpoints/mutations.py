@@ -29,7 +29,7 @@ from calotype.checkpoints import (
 )
 from calotype.conditioning.tokenizer import Tokenizer
 from calotype.models.latent_diffusion import LatentDiffusion, build
-from calotype.networks.controlnet import ControlNetConfig
+from calotype.networks.config import ControlNetConfig
 from calotype.networks.lora import LowRank
 from calotype.tasks.generate import generate
 from calotype.tasks.picture import Picture

@@ -19,7 +19,8 @@ from calotype.checkpoints import compvis_names, controlnet, diffusers_names, she
 from calotype.checkpoints.weights_file import TensorInfo
 from calotype.errors import CheckpointError, InputError
 from calotype.models.presets import PRESETS
-from calotype.networks.controlnet import ControlNet, ControlNetConfig
+from calotype.networks.config import ControlNetConfig
+from calotype.networks.controlnet import ControlNet
 
 HINT = (4, 6)  # the autoencoders of the tiny families halve once
 CONFIGS_OF = {

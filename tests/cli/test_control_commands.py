@@ -14,7 +14,8 @@ from tests.networks.reference import randomise
 from calotype.checkpoints import diffusers_names, single_file
 from calotype.cli import main as cli
 from calotype.models.latent_diffusion import build
-from calotype.networks.controlnet import ControlNet, ControlNetConfig
+from calotype.networks.config import ControlNetConfig
+from calotype.networks.controlnet import ControlNet
 from calotype.tasks import picture as files
 
 SETTINGS = ("--steps", 2, "--seed", 3, "--size", "24x16")

@@ -16,7 +16,8 @@ from tests.networks.reference import randomise
 from calotype.checkpoints import diffusers_names, diffusers_writer, single_file
 from calotype.cli import main as cli
 from calotype.models.latent_diffusion import LatentDiffusion, build
-from calotype.networks.controlnet import ControlNet, ControlNetConfig
+from calotype.networks.config import ControlNetConfig
+from calotype.networks.controlnet import ControlNet
 from calotype.tasks import picture as files
 from calotype.tasks.request import Request
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from calotype.conditioning.conditioning import Conditioning
-from calotype.conditioning.text import TextConfig, TextEncoder
+from calotype.conditioning.config import TextConfig
+from calotype.conditioning.text import TextEncoder
 from calotype.conditioning.tokenizer import Tokenizer
 from calotype.errors import CheckpointError
-from calotype.networks.clip_text import ClipTextConfig
+from calotype.networks.config import ClipTextConfig
 
 TOKENIZER = Tokenizer.train(["a red apple", "一个红苹果"], size=600, context_length=16)
 CLIP = ClipTextConfig(

@@ -8,10 +8,11 @@ from tests.networks.reference import CLIP, CLIP_PROJECTED, relative_error, renam
 from torch import Tensor, nn
 
 from calotype.conditioning.conditioning import Conditioning
+from calotype.conditioning.config import TextConfig
 from calotype.conditioning.prompt import parse
-from calotype.conditioning.text import TextConfig, TextEncoder
+from calotype.conditioning.text import TextEncoder
 from calotype.conditioning.tokenizer import Tokenizer
-from calotype.networks.clip_text import ClipTextConfig
+from calotype.networks.config import ClipTextConfig
 
 WORDS = "a red cat dog in the tree word ,"
 TOKENIZER = Tokenizer.train([WORDS] * 4, size=600, context_length=10)  # 8 tokens a chunk

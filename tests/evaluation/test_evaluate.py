@@ -11,7 +11,8 @@ from PIL import Image
 import calotype
 from calotype.errors import DataError, InputError, OutputError
 from calotype.evaluation.reconstruction import psnr, reconstruction
-from calotype.networks.autoencoder import Autoencoder, AutoencoderConfig
+from calotype.networks.autoencoder import Autoencoder
+from calotype.networks.config import AutoencoderConfig
 
 
 def test_psnr_of_a_known_error() -> None:

@@ -12,10 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from calotype.networks.autoencoder import AutoencoderConfig
-from calotype.networks.clip_text import ClipTextConfig
-from calotype.networks.controlnet import ControlNetConfig
-from calotype.networks.unet import UNetConfig
+from calotype.networks.config import AutoencoderConfig, ClipTextConfig, ControlNetConfig, UNetConfig
 
 Table = tuple[tuple[str, str], ...]
 

@@ -8,12 +8,8 @@ from tests.networks.reference import AUTOENCODER, diffusers_autoencoder, randomi
 from torch import Tensor
 
 from calotype.errors import InputError
-from calotype.networks.autoencoder import (
-    Autoencoder,
-    AutoencoderConfig,
-    IdentityAutoencoder,
-    LatentDistribution,
-)
+from calotype.networks.autoencoder import Autoencoder, IdentityAutoencoder, LatentDistribution
+from calotype.networks.config import AutoencoderConfig
 
 SMALL = AutoencoderConfig(block_channels=(8, 16, 16), layers_per_block=2, norm_groups=4)
 NARROW = AutoencoderConfig(

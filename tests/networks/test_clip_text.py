@@ -15,7 +15,8 @@ from tests.networks.reference import (
 
 from calotype.errors import InputError
 from calotype.models.presets import CLIP_L, sd2, sdxl
-from calotype.networks.clip_text import ClipText, ClipTextConfig
+from calotype.networks.clip_text import ClipText
+from calotype.networks.config import ClipTextConfig
 
 OPENAI = ClipTextConfig(
     vocabulary=50, width=16, layers=3, heads=2, context_length=9, mlp_width=40, end_token=49

@@ -20,9 +20,10 @@ from calotype.conditioning.conditioning import Conditioning
 from calotype.errors import InputError
 from calotype.models.controls import Controls
 from calotype.models.presets import sd1, sd2, sdxl
-from calotype.networks.controlnet import ControlNet, ControlNetConfig
+from calotype.networks.config import ControlNetConfig, UNetConfig
+from calotype.networks.controlnet import ControlNet
 from calotype.networks.layers import sinusoids
-from calotype.networks.unet import UNet, UNetConfig
+from calotype.networks.unet import UNet
 
 HINT = (4, 6, 8, 10)
 XL = LIKE["sdxl"]

@@ -5,7 +5,8 @@ import torch
 
 from calotype.errors import InputError
 from calotype.models.pixel_diffusion import PixelDenoiser, build_pixel, photo, tiny_photo
-from calotype.networks.pixel_net import PixelNet, PixelNetConfig
+from calotype.networks.config import PixelNetConfig
+from calotype.networks.pixel_net import PixelNet
 
 
 def random_net(config: PixelNetConfig) -> PixelNet:

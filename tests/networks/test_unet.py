@@ -9,8 +9,9 @@ from tests.networks.reference import UNET, X4, diffusers_unet, randomise, relati
 
 from calotype.errors import InputError
 from calotype.models.presets import sd1, sd2, sdxl
+from calotype.networks.config import UNetConfig
 from calotype.networks.layers import sinusoids
-from calotype.networks.unet import UNet, UNetConfig
+from calotype.networks.unet import UNet
 
 SD1 = UNetConfig(
     in_channels=4,

@@ -14,7 +14,8 @@ from tests.tasks.test_additions import write
 
 from calotype.checkpoints import diffusers_names, native
 from calotype.models.latent_diffusion import LatentDiffusion, build
-from calotype.networks.controlnet import ControlNet, ControlNetConfig
+from calotype.networks.config import ControlNetConfig
+from calotype.networks.controlnet import ControlNet
 
 
 def stock(place: Path, tiny: LatentDiffusion) -> tuple[dict[str, Path], Path]:

@@ -27,7 +27,7 @@ from calotype.diffusion.samplers import SAMPLERS
 from calotype.errors import CheckpointError, InputError
 from calotype.models.controls import Controls
 from calotype.models.latent_diffusion import LatentDiffusion, NetworkDenoiser
-from calotype.networks.controlnet import ControlNetConfig
+from calotype.networks.config import ControlNetConfig
 from calotype.tasks.generate import Notice, generate
 from calotype.tasks.guiding import Control
 from calotype.tasks.picture import Picture

@@ -12,7 +12,8 @@ import torch
 from calotype.checkpoints import native
 from calotype.diffusion.loss import mixed_sigmas
 from calotype.errors import CheckpointError, InputError
-from calotype.models.pixel_diffusion import PixelConfig, tiny_photo
+from calotype.models.pixel_config import PixelConfig
+from calotype.models.pixel_diffusion import tiny_photo
 from calotype.training.config import override
 from calotype.training.fit import Plan, Run
 from calotype.training.pixels import prepare_pixels

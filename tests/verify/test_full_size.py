@@ -31,10 +31,11 @@ from calotype.checkpoints import diffusers_names
 from calotype.models.latent_diffusion import unfilled
 from calotype.models.presets import CLIP_L, sd1, sd2, sdxl
 from calotype.networks.autoencoder import Autoencoder
-from calotype.networks.clip_text import ClipText, ClipTextConfig
-from calotype.networks.controlnet import ControlNet, ControlNetConfig
+from calotype.networks.clip_text import ClipText
+from calotype.networks.config import ClipTextConfig, ControlNetConfig, UNetConfig
+from calotype.networks.controlnet import ControlNet
 from calotype.networks.layers import sinusoids
-from calotype.networks.unet import Level, UNet, UNetConfig
+from calotype.networks.unet import Level, UNet
 
 pytestmark = [pytest.mark.verify, pytest.mark.timeout(1500)]
 

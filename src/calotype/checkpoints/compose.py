@@ -9,13 +9,11 @@ from pathlib import Path
 from calotype.checkpoints.detect import Family
 from calotype.checkpoints.diffusers_scheduler import FEW_STEPS
 from calotype.checkpoints.prediction import Prediction
+from calotype.conditioning.config import TextConfig
 from calotype.conditioning.sizes import SizeConfig
-from calotype.conditioning.text import TextConfig
 from calotype.errors import CheckpointError
 from calotype.models.config import Defaults, LowResConfig, ModelConfig, ScheduleConfig
-from calotype.networks.autoencoder import AutoencoderConfig
-from calotype.networks.clip_text import ClipTextConfig
-from calotype.networks.unet import UNetConfig
+from calotype.networks.config import AutoencoderConfig, ClipTextConfig, UNetConfig
 
 UPSCALER = ScheduleConfig("scaled_linear", beta_start=1e-4, beta_end=0.02)
 """The x4 upscaler's noise levels, of its latents and of its small picture alike (x4-upscaling.yaml)."""

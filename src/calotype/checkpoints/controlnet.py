@@ -18,8 +18,8 @@ from calotype.checkpoints.weights_file import open_weights
 from calotype.errors import CheckpointError, InputError, shown
 from calotype.models.config import ModelConfig
 from calotype.models.latent_diffusion import unfilled
-from calotype.networks.controlnet import ControlNet, ControlNetConfig
-from calotype.networks.unet import UNetConfig
+from calotype.networks.config import ControlNetConfig, UNetConfig
+from calotype.networks.controlnet import ControlNet
 
 OTHERS = (
     ("a ControlNet Union, which is several in one", "task_embedding control_add_embedding."),

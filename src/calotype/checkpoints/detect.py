@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from calotype.errors import CheckpointError, shown
-from calotype.networks.unet import UNetConfig
+from calotype.networks.config import UNetConfig
 
 
 @dataclass(frozen=True)

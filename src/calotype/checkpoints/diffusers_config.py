@@ -15,10 +15,7 @@ from typing import Any, TypeVar
 from calotype.checkpoints.sizes import CLIP_END
 from calotype.errors import CheckpointError, InputError
 from calotype.models.config import ModelConfig, decode
-from calotype.networks.autoencoder import AutoencoderConfig
-from calotype.networks.clip_text import ClipTextConfig
-from calotype.networks.controlnet import ControlNetConfig
-from calotype.networks.unet import UNetConfig
+from calotype.networks.config import AutoencoderConfig, ClipTextConfig, ControlNetConfig, UNetConfig
 
 Settings = Mapping[str, Any]
 

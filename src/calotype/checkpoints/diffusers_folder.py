@@ -20,7 +20,7 @@ from calotype.checkpoints.weights import open_component, read_json
 from calotype.conditioning.tokenizer import END, Tokenizer, read_clip_files
 from calotype.errors import CheckpointError
 from calotype.models.config import LowResConfig, ModelConfig
-from calotype.networks.clip_text import ClipTextConfig
+from calotype.networks.config import ClipTextConfig
 
 INDEX, EXTRA = "model_index.json", "calotype.json"
 LOW_RES = "low_res_scheduler"

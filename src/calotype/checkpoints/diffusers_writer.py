@@ -18,7 +18,7 @@ from calotype.checkpoints import diffusers_config, diffusers_names, diffusers_sc
 from calotype.checkpoints.diffusers_folder import EXTRA, INDEX, KEPT, LOW_RES, TEXT_WEIGHTS, WEIGHTS
 from calotype.checkpoints.names import Layout
 from calotype.checkpoints.weights import as_dtype, write_safetensors
-from calotype.conditioning.text import TextConfig
+from calotype.conditioning.config import TextConfig
 from calotype.conditioning.tokenizer import END, START, Tokenizer
 from calotype.errors import CheckpointError, OutputError
 from calotype.models.config import ModelConfig

@@ -31,7 +31,7 @@ from calotype.checkpoints.weights import WeightsFile, some
 from calotype.checkpoints.weights_file import TensorInfo, open_weights
 from calotype.errors import CheckpointError
 from calotype.models.config import ModelConfig
-from calotype.models.pixel_diffusion import PixelConfig
+from calotype.models.pixel_config import PixelConfig
 
 NETWORKS = {"denoiser": "U-Net", "autoencoder": "autoencoder", "text_encoder": "text encoder"}
 """Parts of a model, as people call them."""

@@ -27,7 +27,8 @@ from calotype.conditioning.tokenizer import Tokenizer, clip_vocabulary
 from calotype.errors import CheckpointError, InputError
 from calotype.models.config import ModelConfig
 from calotype.models.latent_diffusion import LatentDiffusion, build, unfilled
-from calotype.models.pixel_diffusion import PixelConfig, PixelDiffusion, build_pixel
+from calotype.models.pixel_config import PixelConfig
+from calotype.models.pixel_diffusion import PixelDiffusion, build_pixel
 from calotype.networks.autoencoder import Autoencoder
 
 PIXEL = "pixel"

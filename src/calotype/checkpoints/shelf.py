@@ -17,7 +17,8 @@ from calotype.checkpoints.weights_file import open_weights
 from calotype.errors import CheckpointError, InputError
 from calotype.models.config import ModelConfig
 from calotype.models.latent_diffusion import LatentDiffusion, unfilled
-from calotype.networks.autoencoder import Autoencoder, AutoencoderConfig
+from calotype.networks.autoencoder import Autoencoder
+from calotype.networks.config import AutoencoderConfig
 
 
 def shipped() -> dict[str, Path]:

@@ -10,10 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 from calotype.checkpoints.names import Source
-from calotype.networks.autoencoder import AutoencoderConfig
-from calotype.networks.clip_text import ClipTextConfig
-from calotype.networks.controlnet import ControlNetConfig
-from calotype.networks.unet import UNetConfig
+from calotype.networks.config import AutoencoderConfig, ClipTextConfig, ControlNetConfig, UNetConfig
 
 Sources = Mapping[str, Source]
 

@@ -21,7 +21,7 @@ def ema(
 ) -> None:
     """Write the model whose weights are averaged over another length than the training's own."""
     from calotype.checkpoints import native
-    from calotype.models.pixel_diffusion import PixelConfig
+    from calotype.models.pixel_config import PixelConfig
     from calotype.training.posthoc import average, put, snapshots
 
     if output.exists():

@@ -15,14 +15,9 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from calotype.conditioning.tokenizer import WORD_END, Tokenizer
 from calotype.errors import InputError
-
-Syntax = Literal["plain", "a1111"]
-SYNTAXES: tuple[str, ...] = get_args(Syntax)
-"""plain: a text is its letters, and what does not fit the model is cut.  a1111: this module."""
 
 COMMA_REACH = 20
 """Tokens after a comma that move to the next chunk together rather than be parted."""

@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from calotype.conditioning.text import TextConfig, TextEncoder
+from calotype.conditioning.config import TextConfig
+from calotype.conditioning.text import TextEncoder
 from calotype.conditioning.tokenizer import Tokenizer
 from calotype.errors import DataError
 from calotype.evaluation.concepts import share
 from calotype.evaluation.intervals import measured
-from calotype.networks.clip_text import ClipTextConfig
+from calotype.networks.config import ClipTextConfig
 
 WIDTH = 128
 VOCABULARY = 4096

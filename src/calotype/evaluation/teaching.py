@@ -16,7 +16,7 @@ from calotype.evaluation.alignment import BATCH, STEPS, alignment_figures, taugh
 from calotype.evaluation.features import Features
 from calotype.evaluation.recognition import label_figures
 from calotype.models.config import ModelConfig
-from calotype.models.pixel_diffusion import PixelConfig
+from calotype.models.pixel_config import PixelConfig
 
 PAIRS = 20_000
 """Pictures that a dual encoder is taught by, at most: their features take most of its time."""

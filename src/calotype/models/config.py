@@ -10,14 +10,12 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from calotype.conditioning.prompt import Syntax
+from calotype.conditioning.config import Syntax, TextConfig
 from calotype.conditioning.sizes import SizeConfig
-from calotype.conditioning.text import TextConfig
 from calotype.conditioning.tokenizer import Tokenizer
 from calotype.diffusion.schedule import FlowSchedule, NoiseSchedule
 from calotype.errors import CheckpointError, InputError, is_text, shown
-from calotype.networks.autoencoder import AutoencoderConfig
-from calotype.networks.unet import UNetConfig
+from calotype.networks.config import AutoencoderConfig, UNetConfig
 
 MOST_LEVELS = 100_000  # noise levels of a schedule; 1000 are usual
 

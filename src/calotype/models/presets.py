@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from calotype.conditioning.config import TextConfig
 from calotype.conditioning.sizes import SizeConfig
-from calotype.conditioning.text import TextConfig
 from calotype.models.config import Defaults, ModelConfig, ScheduleConfig
-from calotype.networks.autoencoder import AutoencoderConfig
-from calotype.networks.clip_text import ClipTextConfig
-from calotype.networks.unet import UNetConfig
+from calotype.networks.config import AutoencoderConfig, ClipTextConfig, UNetConfig
 
 
 def icons() -> ModelConfig:

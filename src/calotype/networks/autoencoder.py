@@ -10,6 +10,7 @@ from torch import Generator, Tensor, nn
 
 from calotype.errors import InputError
 from calotype.networks.attention import MapAttention
+from calotype.networks.config import AutoencoderConfig
 from calotype.networks.layers import (
     Downsample,
     ResidualBlock,
@@ -17,42 +18,9 @@ from calotype.networks.layers import (
     initialise_weights,
     zero_,
 )
-from calotype.networks.limits import check_sizes
 from calotype.networks.norm import GroupNorm
 
 EPS = 1e-6
-
-
-@dataclass(frozen=True)
-class AutoencoderConfig:
-    """Sizes of an autoencoder; the defaults are Stable Diffusion 1.x's.
-
-    block_channels: channels per level, fine to coarse; each level but the last halves the picture.
-    scale, shift: the latents seen outside are (raw - shift) * scale.
-    """
-
-    in_channels: int = 3
-    latent_channels: int = 4
-    block_channels: tuple[int, ...] = (128, 256, 512, 512)
-    layers_per_block: int = 2
-    norm_groups: int = 32
-    mid_attention: bool = True
-    scale: float = 0.18215
-    shift: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_sizes(self)
-        for channels in self.block_channels:
-            if channels % self.norm_groups:
-                raise InputError(
-                    f"AutoencoderConfig.block_channels holds {channels}, which norm_groups="
-                    f"{self.norm_groups} does not divide; choose multiples of it."
-                )
-
-    @property
-    def factor(self) -> int:
-        """Picture pixels per latent pixel, along one side."""
-        return int(2 ** (len(self.block_channels) - 1))
 
 
 @dataclass(frozen=True)

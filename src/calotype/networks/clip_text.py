@@ -1,7 +1,6 @@
 """CLIP's text transformer (Radford et al. 2021, arXiv:2103.00020), OpenAI's and OpenCLIP's."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -9,36 +8,8 @@ from torch import Generator, Tensor, nn
 
 from calotype.errors import InputError
 from calotype.networks.attention import Attention
+from calotype.networks.config import ClipTextConfig
 from calotype.networks.layers import initialise_weights
-from calotype.networks.limits import check_sizes
-
-
-@dataclass(frozen=True)
-class ClipTextConfig:
-    """Sizes of a text transformer.
-
-    vocabulary: number of tokens. context_length: tokens in a text at most.
-    activation: "quick_gelu" for OpenAI's weights, "gelu" for OpenCLIP's.
-    projection_width: width of the pooled vector after its projection; None for no projection.
-    end_token: the token at whose first place the text is pooled.
-    """
-
-    vocabulary: int
-    width: int
-    layers: int
-    heads: int
-    context_length: int = 77
-    mlp_width: int = 3072
-    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
-    projection_width: int | None = None
-    end_token: int = 49407
-
-    def __post_init__(self) -> None:
-        check_sizes(self)
-        if self.width % self.heads:
-            raise InputError(
-                f"ClipTextConfig.width={self.width} must be a multiple of heads={self.heads}; change one."
-            )
 
 
 @dataclass(frozen=True)

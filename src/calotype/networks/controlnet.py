@@ -1,41 +1,14 @@
 """ControlNet (Zhang et al. 2023, arXiv:2302.05543): a copy of a U-Net's way down that looks at a picture."""
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from calotype.networks.config import ControlNetConfig
 from calotype.networks.layers import initialise_weights, zero_
-from calotype.networks.limits import check_sizes
-from calotype.networks.unet import Descent, UNetConfig
-
-
-@dataclass(frozen=True)
-class ControlNetConfig:
-    """unet              the U-Net whose way down this is a copy of; its way up means nothing here
-    picture_channels  channels of the control picture
-    hint_channels     widths of the convolutions over that picture, one halving between each two
-    short_middle      the middle is a single residual block
-    pooled            what is added to a map is its mean over all pixels (the shuffle ControlNet)
-    bgr               the picture's channels are read in the order blue, green, red
-    """
-
-    unet: UNetConfig
-    picture_channels: int = 3
-    hint_channels: tuple[int, ...] = (16, 32, 96, 256)
-    short_middle: bool = False
-    pooled: bool = False
-    bgr: bool = False
-
-    def __post_init__(self) -> None:
-        check_sizes(self)
-
-    @property
-    def factor(self) -> int:
-        """Pixels of the control picture per latent pixel, along one side."""
-        return int(2 ** (len(self.hint_channels) - 1))
+from calotype.networks.unet import Descent
 
 
 class Hint(nn.Module):

@@ -5,7 +5,6 @@ squares become channels at once (FFDNet, arXiv:1710.04026), and normalisation is
 pixel (NAFNet, arXiv:2204.04676), so that a tile and the whole picture agree.
 """
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -13,33 +12,11 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from calotype.errors import InputError
+from calotype.networks.config import PixelNetConfig
 from calotype.networks.layers import EmbeddingMlp, initialise_weights, sinusoids, zero_
-from calotype.networks.limits import check_sizes
 
 LABEL_SCALE = 16.0
 """ln(sigma)/4 runs over about 2; times this, its sinusoids tell levels apart that differ by a percent."""
-
-
-@dataclass(frozen=True)
-class PixelNetConfig:
-    """Sizes of a pixel network.
-
-    widths  channels of each level, the finest first; it lies at half of the picture's resolution
-    blocks  residual blocks of each level: on the way down and again on the way up, the last level's once
-    """
-
-    widths: tuple[int, ...]
-    blocks: tuple[int, ...]
-    channels: int = 3
-    embedding: int = 64
-
-    def __post_init__(self) -> None:
-        check_sizes(self)
-
-    @property
-    def factor(self) -> int:
-        """What the network pads sides to multiples of."""
-        return int(2 ** len(self.widths))
 
 
 class PixelBlock(nn.Module):

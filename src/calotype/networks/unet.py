@@ -1,13 +1,13 @@
 """Stable Diffusion's U-Net (Rombach et al. 2022, arXiv:2112.10752; SDXL: arXiv:2307.01952)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor, nn
 
 from calotype.errors import InputError
 from calotype.networks.attention import SpatialTransformer
+from calotype.networks.config import UNetConfig
 from calotype.networks.layers import (
     Downsample,
     EmbeddingMlp,
@@ -17,80 +17,9 @@ from calotype.networks.layers import (
     sinusoids,
     zero_,
 )
-from calotype.networks.limits import check_sizes
 from calotype.networks.norm import GroupNorm
 
 EPS = 1e-5
-
-
-@dataclass(frozen=True)
-class UNetConfig:
-    """Sizes of a U-Net; tuples run over its levels, fine to coarse.
-
-    in_channels: channels of the noisy latents and of whatever is laid beside them (inpainting, low-res).
-    attention_levels: the levels that carry transformers; the middle carries one where the last
-        `transformer_depth` is not 0.
-    heads: attention heads at each level.
-    context_width: width of the context tokens; 0 for none, and then attention is to the map itself only.
-    linear_projection: transformers enter and leave through linear layers (SD 2.x, SDXL) instead of
-        1x1 convolutions (SD 1.x).
-    vector_width: width of the conditioning vector (SDXL's pooled text and sizes), or None.
-    classes: number of class labels (the x4 upscaler's noise levels), or None.
-    guidance_width: width of the guidance embedding (LCM, arXiv:2310.04378, section 4.3), or None.
-    outline_cells: 0, or n where the last n*n context tokens foretell the picture: each, through one linear
-        layer, a cell of `outline_side` pixels squared of an n by n table, laid beside the input.
-    context_only_levels: the levels whose self-attention attends to the context instead (the x4
-        upscaler), or None for nowhere.
-    """
-
-    in_channels: int
-    out_channels: int
-    block_channels: tuple[int, ...]
-    layers_per_block: int
-    attention_levels: tuple[bool, ...]
-    transformer_depth: tuple[int, ...]
-    heads: tuple[int, ...]
-    context_width: int
-    norm_groups: int = 32
-    linear_projection: bool = False
-    vector_width: int | None = None
-    classes: int | None = None
-    guidance_width: int | None = None
-    outline_cells: int = 0
-    outline_side: int = 4
-    context_only_levels: tuple[bool, ...] | None = None
-
-    def __post_init__(self) -> None:
-        check_sizes(self)
-        levels = len(self.block_channels)
-        for name in ("attention_levels", "transformer_depth", "heads", "context_only_levels"):
-            values = getattr(self, name)
-            if values is not None and len(values) != levels:
-                raise InputError(
-                    f"UNetConfig.{name} has {len(values)} entries for {levels} levels of block_channels; "
-                    f"give one per level."
-                )
-        if self.outline_cells and not self.context_width:
-            raise InputError(
-                f"UNetConfig.outline_cells is {self.outline_cells}, but there is no context to foretell an "
-                "outline; give a context_width, or outline_cells=0."
-            )
-        for channels, heads in zip(self.block_channels, self.heads, strict=True):
-            if channels % self.norm_groups or channels % heads:
-                raise InputError(
-                    f"UNetConfig.block_channels holds {channels}, which must be a multiple of "
-                    f"norm_groups={self.norm_groups} and of its level's heads={heads}."
-                )
-
-    @property
-    def embedding_width(self) -> int:
-        """Width of the embedded noise label."""
-        return 4 * self.block_channels[0]
-
-    @property
-    def factor(self) -> int:
-        """Latent pixels per pixel of the coarsest level, along one side."""
-        return int(2 ** (len(self.block_channels) - 1))
 
 
 class Level(nn.Module):

@@ -18,7 +18,8 @@ from calotype.checkpoints import native, shelf
 from calotype.checkpoints.weights_file import open_weights
 from calotype.errors import InputError
 from calotype.models.config import ModelConfig
-from calotype.models.pixel_diffusion import PixelConfig, PixelDiffusion
+from calotype.models.pixel_config import PixelConfig
+from calotype.models.pixel_diffusion import PixelDiffusion
 from calotype.safety.policy import Safety
 from calotype.server.addons import Addons
 from calotype.server.refusal import Refusal

@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from calotype.conditioning.prompt import SYNTAXES, Prompt, parse
+from calotype.conditioning.config import SYNTAXES
+from calotype.conditioning.prompt import Prompt, parse
 from calotype.diffusion.grids import GRIDS
 from calotype.diffusion.known_noise import NOISES
 from calotype.diffusion.samplers import SAMPLERS

@@ -13,7 +13,8 @@ from calotype.checkpoints import native
 from calotype.data.shards import ShardPictures
 from calotype.diffusion.loss import diffusion_loss, mixed_sigmas
 from calotype.errors import InputError
-from calotype.models.pixel_diffusion import PixelConfig, PixelDiffusion, build_pixel
+from calotype.models.pixel_config import PixelConfig
+from calotype.models.pixel_diffusion import PixelDiffusion, build_pixel
 from calotype.training.config import PixelTraining
 from calotype.training.fit import Plan, Run, settled
 from calotype.training.objective import VALIDATION_STEP, Objective
