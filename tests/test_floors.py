@@ -12,13 +12,14 @@ ROOT = Path(calotype.__file__).parent
 
 BELOW: dict[str, set[str]] = {
     "errors": set(),
+    "durable": set(),
     "diffusion": {"errors"},
     "networks": {"errors"},
     "conditioning": {"errors", "networks", "diffusion"},
 }
 BELOW["models"] = BELOW["conditioning"] | {"conditioning"}
-BELOW["checkpoints"] = BELOW["models"] | {"models"}
-BELOW["data"] = BELOW["safety"] = {"errors"}
+BELOW["checkpoints"] = BELOW["models"] | {"models", "durable"}
+BELOW["data"] = BELOW["safety"] = {"errors", "durable"}
 _DOING = BELOW["checkpoints"] | {"checkpoints", "data", "safety"}
 BELOW["tasks"] = BELOW["training"] = BELOW["evaluation"] = _DOING
 BELOW["server"] = _DOING | {"tasks"}

@@ -147,11 +147,12 @@ def test_a_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyP
         files.check_writable([tmp_path / "out.png"])
 
 
-def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(os, call, full)
     with pytest.raises(OutputError, match="no space left"):
         files.write_png(tmp_path / "out.png", PIL.Image.new("RGB", (8, 8)))
     assert list(tmp_path.iterdir()) == []

@@ -12,6 +12,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from calotype import durable
 from calotype.errors import OutputError
 
 
@@ -46,7 +47,7 @@ def cached(key: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tens
         partial = path.with_suffix(f".{os.getpid()}.tmp")
         try:
             safetensors.torch.save_file(made, partial)
-            os.replace(partial, path)
+            durable.rename(partial, path)
         except (OSError, SafetensorError) as error:
             partial.unlink(missing_ok=True)
             raise _unwritable(path.parent, error) from error

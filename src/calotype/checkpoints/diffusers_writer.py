@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from calotype import durable
 from calotype.checkpoints import diffusers_config, diffusers_names, diffusers_scheduler
 from calotype.checkpoints.diffusers_folder import EXTRA, INDEX, KEPT, LOW_RES, TEXT_WEIGHTS, WEIGHTS
 from calotype.checkpoints.names import Layout
@@ -76,7 +77,7 @@ def write(folder: Path, model: LatentDiffusion, dtype: torch.dtype | None, recip
         told = json.loads(config.to_json())
         _json(partial / EXTRA, {key: told[key] for key in KEPT} | {"recipe": dict(recipe)})
         _json(partial / INDEX, _index(config, components, scheduler["_class_name"]))
-        os.replace(partial, folder)
+        durable.rename(partial, folder)
     except OSError as error:
         raise OutputError(
             f"{folder} cannot be written ({error}); choose another place or free space."

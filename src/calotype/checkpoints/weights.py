@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from calotype import durable
 from calotype.checkpoints.tensor_info import check_name
 from calotype.checkpoints.weights_file import Scalar, TensorInfo, open_weights
 from calotype.errors import CheckpointError, OutputError, shown
@@ -120,7 +121,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     try:
         save_file(dict(tensors), partial, dict(metadata))
         partial.chmod(0o644)  # safetensors makes files for their owner only
-        os.replace(partial, path)
+        durable.rename(partial, path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
         raise OutputError(

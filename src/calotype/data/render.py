@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from calotype import durable
 from calotype.data.pictures import Pixels, UnreadablePictureError, read_picture
 from calotype.data.plan import Drawing
 from calotype.data.svg import draw
@@ -96,7 +97,7 @@ def _render_one(folder: Path, drawing: Drawing, size: int, known: str | None) ->
     scratch = path.with_name(path.name + _SCRATCH)
     try:
         Image.fromarray(pixels).save(scratch, format="PNG")
-        os.replace(scratch, path)
+        os.replace(scratch, path)  # not flushed: tens of thousands, and a resumed build looks at each
     finally:
         scratch.unlink(missing_ok=True)
     return Made(name, pixel_hash(pixels))
@@ -125,6 +126,6 @@ def write_text(path: Path, text: str) -> None:
     scratch = path.with_name(path.name + _SCRATCH)
     try:
         scratch.write_text(text, encoding="utf-8")
-        os.replace(scratch, path)
+        durable.rename(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from calotype import durable
 from calotype.data.folder import SPLITS, PictureFolder, Record
 from calotype.data.pictures import SUFFIXES, Pixels, UnreadablePictureError, read_picture
 from calotype.errors import DataError, OutputError
@@ -228,7 +229,7 @@ def write_shards(
                         _add(tar, f"{i:09d}", record, folder)
                         done += 1
                         progress(total + done, 2 * total)
-                os.replace(partial, path)
+                durable.rename(partial, path)
     except OSError as error:
         raise OutputError(f"{out} cannot be written ({error.strerror}); free some space.") from error
     return {split: len(records) for split, records in splits.items()}

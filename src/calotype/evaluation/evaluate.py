@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from calotype import durable
 from calotype.checkpoints import native
 from calotype.data.folder import PictureFolder, Record
 from calotype.errors import InputError, OutputError
@@ -159,6 +159,6 @@ def write(path: Path, found: dict[str, Any]) -> None:
     partial = path.with_name(path.name + ".tmp")
     try:
         partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        durable.rename(partial, path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({error.strerror}); choose another place.") from error

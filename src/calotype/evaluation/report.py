@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from html import escape
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from PIL import Image, UnidentifiedImageError
 
+from calotype import durable
 from calotype.checkpoints import native
 from calotype.data.folder import PictureFolder
 from calotype.errors import InputError, OutputError
@@ -70,7 +70,7 @@ def report(
         partial = path.with_name(path.name + ".tmp")
         try:
             partial.write_text(text, encoding="utf-8")
-            os.replace(partial, path)
+            durable.rename(partial, path)
         except OSError as error:
             raise OutputError(
                 f"{path} cannot be written ({error.strerror}); choose another --out."

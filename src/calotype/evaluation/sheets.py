@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from calotype import durable
 from calotype.errors import OutputError
 
 
@@ -28,6 +28,6 @@ def save_sheet(path: Path, pictures: Tensor, columns: int = 8) -> None:
     partial = path.with_name(path.name + ".tmp")
     try:
         sheet(pictures, columns).save(partial, "PNG")
-        os.replace(partial, path)
+        durable.rename(partial, path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({error.strerror}); choose another place.") from error

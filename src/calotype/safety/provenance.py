@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calotype import __version__
+from calotype import __version__, durable
 from calotype.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def make(folder: Path) -> None:
         partial = folder / f"{KEY}.{os.getpid()}"
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(secret)
-        os.replace(partial, folder / KEY)
+        durable.rename(partial, folder / KEY)
     except OSError as error:
         raise OutputError(f"No key can be made in {folder}: {error.strerror}.") from None
 

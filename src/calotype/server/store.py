@@ -1,7 +1,7 @@
 """Jobs and their pictures on disk: what was accepted survives the process.
 
-A picture is written under a temporary name, renamed, and only then entered; a process that dies between the
-two draws it again, to the same bytes.
+A picture is written under a temporary name, flushed, renamed, and only then entered; a process that dies
+between the two draws it again, to the same bytes.
 """
 
 from __future__ import annotations
@@ -110,6 +110,7 @@ class Store:
         try:
             self._database = sqlite3.connect(folder / "jobs.sqlite", check_same_thread=False)
             self._database.execute("pragma journal_mode = wal")
+            self._database.execute("pragma synchronous = full")  # some builds' default loses the last commits
             self._database.execute("pragma foreign_keys = on")
             version = self._database.execute("pragma user_version").fetchone()[0]
             if version < 2:

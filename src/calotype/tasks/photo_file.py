@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from calotype import durable
 from calotype.errors import InputError, OutputError
 
 Floats = NDArray[np.float32]
@@ -241,7 +242,7 @@ def write_photo(path: Path, photo: Photo) -> None:
             Image.fromarray(np.ascontiguousarray(shown)).save(
                 partial, WRITTEN[path.suffix.lower()], **options
             )
-        os.replace(partial, path)
+        durable.rename(partial, path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {(error.strerror or str(error)).lower()}.") from None
     finally:

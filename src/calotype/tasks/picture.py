@@ -16,7 +16,7 @@ import PIL.Image
 import PIL.PngImagePlugin
 from torch import Tensor
 
-from calotype import __version__
+from calotype import __version__, durable
 from calotype.errors import InputError, OutputError
 from calotype.safety.content import Verdict
 from calotype.safety.policy import Metadata
@@ -153,7 +153,7 @@ def write_png(
     data = buffer.getvalue() if signer is None else signer.sign(buffer.getvalue(), source)
     try:
         partial.write_bytes(data)
-        os.replace(partial, path)
+        durable.rename(partial, path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {_reason(error)}.") from None
     finally:
@@ -176,7 +176,7 @@ def write_animation(path: Path, images: Sequence[PIL.Image.Image], per_second: f
             duration=round(1000 / per_second),
             loop=0,
         )
-        os.replace(partial, path)
+        durable.rename(partial, path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {_reason(error)}.") from None
     finally:

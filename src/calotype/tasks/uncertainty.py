@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
+from calotype import durable
 from calotype.errors import OutputError
 from calotype.tasks.photo_file import Floats
 
@@ -53,7 +54,7 @@ def write_deviation(output: Path, deviation: Floats) -> list[Path]:
                     np.save(file, deviation.astype(np.float32))
                 else:
                     Image.fromarray(heat_map(deviation, top)).save(file, "PNG", pnginfo=info)
-            os.replace(partial, path)
+            durable.rename(partial, path)
         except OSError as error:
             raise OutputError(
                 f"{path} cannot be written: {(error.strerror or str(error)).lower()}."

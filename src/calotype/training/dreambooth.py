@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from calotype import durable
 from calotype.errors import OutputError, TrainingError
 from calotype.models.latent_diffusion import LatentDiffusion
 from calotype.training.finetune import FineTune, pictures
@@ -123,6 +123,6 @@ def _save(path: Path, picture: Tensor) -> None:
     partial = path.with_suffix(".tmp")
     try:
         Image.fromarray(pixels.cpu().numpy()).save(partial, "PNG")
-        os.replace(partial, path)
+        durable.rename(partial, path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({error.strerror}); free some space.") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -13,6 +12,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from calotype import durable
 from calotype.errors import OutputError, TrainingError
 from calotype.training.state import TrainState, write_checkpoint
 
@@ -22,7 +22,7 @@ def write_text(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".tmp")
     try:
         partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        durable.rename(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise OutputError(f"{path} cannot be written: {error.strerror}; choose another folder.") from error
@@ -117,7 +117,7 @@ class RunFolder:
         partial = path.with_suffix(".tmp")
         try:
             Image.fromarray(contact_sheet(pictures)).save(partial, "PNG")
-            os.replace(partial, path)
+            durable.rename(partial, path)
         except OSError as error:
             partial.unlink(missing_ok=True)
             raise _unwritable(path, error) from error

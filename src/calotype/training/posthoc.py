@@ -6,7 +6,6 @@ length, is nearly a sum of theirs; the sum's coefficients come from least square
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from calotype import durable
 from calotype.errors import InputError, OutputError, TrainingError
 from calotype.training.ema import Ema, exponent_of
 
@@ -75,7 +75,7 @@ def write_snapshots(folder: Path, step: int, averages: tuple[Ema, ...]) -> None:
             path.parent.mkdir(exist_ok=True)
             held = {name: value.detach().float().contiguous() for name, value in ema.average.items()}
             safetensors.torch.save_file(held, partial)
-            os.replace(partial, path)
+            durable.rename(partial, path)
         except (OSError, SafetensorError) as error:
             partial.unlink(missing_ok=True)
             raise OutputError(

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from calotype import durable
 from calotype.errors import InputError, TrainingError
 from calotype.networks.convolution import Conv3x3
 from calotype.networks.norm import GroupNorm
@@ -137,8 +138,10 @@ class Private:
 
     def keep_key(self) -> None:
         """Write the key into the run's folder, for its owner's eyes."""
-        self.path.touch(mode=0o600)
-        self.path.write_text(self.key, encoding="ascii")
+        partial = self.path.with_suffix(".tmp")
+        partial.touch(mode=0o600)
+        partial.write_text(self.key, encoding="ascii")
+        durable.rename(partial, self.path)
 
 
 @functools.lru_cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from calotype import durable
 from calotype.errors import OutputError, TrainingError
 from calotype.training.ema import Ema
 
@@ -76,9 +76,7 @@ def write_checkpoint(path: Path, state: TrainState, facts: dict[str, Any]) -> No
         safetensors.torch.save_file(
             state.tensors(), partial, {"facts": json.dumps(facts | {"step": state.step})}
         )
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        durable.rename(partial, path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
         raise OutputError(
