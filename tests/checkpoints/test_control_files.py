@@ -16,6 +16,7 @@ from tests.networks.reference import diffusers_controlnet
 from torch import Tensor
 
 from calotype.checkpoints import compvis_names, controlnet, diffusers_names, shelf
+from calotype.checkpoints.number_type import TYPES
 from calotype.checkpoints.weights_file import TensorInfo
 from calotype.errors import CheckpointError, InputError
 from calotype.models.presets import PRESETS
@@ -68,7 +69,7 @@ def test_a_folder_a_file_and_compvis_names_are_the_same_network(name: str, tmp_p
 
     unet = config.unet
     stored = {
-        name: TensorInfo((), torch.float32)
+        name: TensorInfo((), TYPES["float32"])
         for name in (f"input_hint_block.{i}.weight" for i in range(0, 4 + 4 * len(HINT) - 4, 2))
     }
     rows = compvis_names.unet(unet.layers_per_block, unet.attention_levels).rows
@@ -99,7 +100,7 @@ def test_diffusers_reads_compvis_names_alike(tmp_path: Path) -> None:
     theirs.save_pretrained(tmp_path / "net")
     wanted = theirs.state_dict()
     weights = controlnet.recognise(tmp_path / "net").load(dtype=None).state_dict()
-    stored = {f"input_hint_block.{i}.weight": TensorInfo((), torch.float32) for i in range(0, 16, 2)}
+    stored = {f"input_hint_block.{i}.weight": TensorInfo((), TYPES["float32"]) for i in range(0, 16, 2)}
     rows = compvis_names.unet(2, UNET1.attention_levels).rows
     beside = compvis_names.controlnet_met(stored, "").rows
     hint_and_zeros = tuple(row for row in beside if "hint" in row.theirs or "zero" in row.ours[0])
@@ -120,7 +121,9 @@ class OnlyShapes:
     def __init__(self, config: ControlNetConfig) -> None:
         with torch.device("meta"):
             weights = diffusers_names.controlnet().write(ControlNet(config).state_dict())
-        self.shapes = {name: TensorInfo(tuple(value.shape), torch.float16) for name, value in weights.items()}
+        self.shapes = {
+            name: TensorInfo(tuple(value.shape), TYPES["float16"]) for name, value in weights.items()
+        }
 
 
 @pytest.mark.parametrize(

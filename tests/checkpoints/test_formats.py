@@ -15,6 +15,7 @@ from tests.networks.reference import relative_error
 from torch import Tensor
 
 from calotype.checkpoints import shelf, single_file
+from calotype.checkpoints.number_type import TYPES
 from calotype.checkpoints.weights_file import TensorInfo, open_weights
 from calotype.conditioning.tokenizer import Tokenizer
 from calotype.models.latent_diffusion import LatentDiffusion, build, unfilled
@@ -163,7 +164,7 @@ class OnlyShapes:
 
     def __init__(self, model: LatentDiffusion) -> None:
         self.shapes = {
-            name: TensorInfo(tuple(value.shape), torch.float16)
+            name: TensorInfo(tuple(value.shape), TYPES["float16"])
             for name, value in single_file.named(model).items()
         }
 
@@ -184,7 +185,7 @@ def test_the_true_sizes_are_recognised_unread(name: str) -> None:
     assert found.config == replace(config, about=found.config.about, defaults=found.config.defaults)
     # An inpainting model of the same family.
     enter = "model.diffusion_model.input_blocks.0.0.weight"
-    file.shapes[enter] = TensorInfo((320, 9, 3, 3), torch.float16)
+    file.shapes[enter] = TensorInfo((320, 9, 3, 3), TYPES["float16"])
     assert single_file.recognise(file).config.name == f"{name}-inpainting"
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch_files import LAYOUTS, dictionary, number, old, storage, tensor, whole, write_zip
 
 from calotype.checkpoints import safetensors_file, torch_file
+from calotype.checkpoints.number_type import TYPES
 from calotype.checkpoints.weights_file import TensorInfo, open_weights
 from calotype.errors import CheckpointError
 
@@ -75,7 +76,8 @@ def refused(path: Path, content: bytes | None = None) -> str:
 def test_the_content_tells_the_format(kind: str, suffix: str, tmp_path: Path) -> None:
     file = open_weights(make(kind, tmp_path / f"x{suffix}"))
     assert file.shapes == {
-        name: TensorInfo(tuple(value.shape), value.dtype) for name, value in TENSORS.items()
+        name: TensorInfo(tuple(value.shape), TYPES[str(value.dtype).removeprefix("torch.")])
+        for name, value in TENSORS.items()
     }
     for name, value in TENSORS.items():
         assert torch.equal(file.tensor(name), value)
@@ -312,7 +314,7 @@ def test_a_header_of_17_million_bytes(tmp_path: Path) -> None:
 
 
 def test_every_dtype_of_safetensors(tmp_path: Path) -> None:
-    dtypes = [*safetensors_file._SAFETENSORS_DTYPES.values()]
+    dtypes = [TYPES[name].in_torch for name in safetensors_file._NAMES.values()]
     noise = torch.randint(0, 2, (8, 16), dtype=torch.uint8, generator=GENERATOR)
     tensors = {str(dtype): noise.clone().view(dtype) for dtype in dtypes}
     save_file(tensors, tmp_path / "x")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from tests.checkpoints.families import CONFIGS, TOKENIZER
 
 from calotype.checkpoints import single_file
+from calotype.checkpoints.convert import convert
 from calotype.cli import main as cli
 from calotype.models.latent_diffusion import build
 from calotype.tasks import probe as room
@@ -190,3 +193,23 @@ def test_the_folder_is_listed(
             path.unlink()
     (folder / "loras" / "style.safetensors").unlink()
     assert "holds no models" in run(capsys, "models")[1]
+
+
+def test_torch_is_left_out(sd1: Path, tmp_path: Path) -> None:
+    """It takes seconds to load; a file of any format is described without it."""
+    torch.save({"state_dict": load_file(sd1)}, tmp_path / "sd1.ckpt")
+    convert(sd1, tmp_path / "folder", "diffusers")
+    lora = {
+        "lora_unet_x.lora_down.weight": torch.zeros(4, 8),
+        "lora_unet_x.lora_up.weight": torch.zeros(8, 4),
+    }
+    save_file(lora, tmp_path / "lora.safetensors")
+    names = ["icons", "photo", *map(str, (sd1, *sorted(tmp_path.iterdir())))]
+    program = (
+        "import sys; from calotype.cli.main import run; "
+        "codes = [run(['inspect', name]) for name in sys.argv[1:]]; "
+        "assert codes == [0] * len(codes), codes; assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *names], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("It can be used as it is.") == len(names) == 6

@@ -12,7 +12,8 @@ import torch
 from calotype.checkpoints import compvis_names, detect, diffusers_config, diffusers_names, sizes
 from calotype.checkpoints.compvis_names import CONTROL
 from calotype.checkpoints.diffusers_folder import WEIGHTS
-from calotype.checkpoints.found import Piece, fill
+from calotype.checkpoints.found import Piece
+from calotype.checkpoints.loading import filling
 from calotype.checkpoints.weights import WeightsFile, open_component, read_json
 from calotype.checkpoints.weights_file import open_weights
 from calotype.errors import CheckpointError, InputError, shown
@@ -71,7 +72,7 @@ class FoundControlNet:
                 net = ControlNet(self.config)
         except InputError as error:
             raise CheckpointError(f"{self.path} makes no ControlNet: {error}") from None
-        fill(self.path, net, [self.piece], device, dtype)
+        filling(self.path, net, [self.piece], device, dtype)()
         return net.eval()
 
 

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from calotype.checkpoints.weights import WeightsFile
 from calotype.errors import CheckpointError
 
@@ -66,9 +64,11 @@ def digests(path: Path) -> Digests:
 
 def not_finite(file: WeightsFile) -> Mapping[str, NotFinite]:
     """The tensors that hold NaN or infinities, by name."""
+    import torch
+
     found = {}
     for name, info in file.shapes.items():
-        if not (info.dtype.is_floating_point or info.dtype.is_complex):
+        if not info.dtype.finite_or_not:
             continue
         nan = bad = 0
         for numbers in file.tensor(name).flatten().split(BLOCK):

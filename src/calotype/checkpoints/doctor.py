@@ -17,7 +17,7 @@ from calotype.checkpoints import (
     contents,
     detect,
     memory,
-    native,
+    native_file,
     shelf,
     single_file,
     sizes,
@@ -116,8 +116,8 @@ def glance(path: Path) -> tuple[str, str]:
             return "textual inversion", embedding.family or "unknown"
         if contents.part(file) == "an autoencoder":
             return "autoencoder", ""
-        if file.metadata.get("kind") == native.PIXEL:
-            return "model", native.describe(path).config.about
+        if file.metadata.get("kind") == native_file.PIXEL:
+            return "model", native_file.describe(path).config.about
     found = shelf.recognise(path)
     return "model", found.title if isinstance(found, Found) else found.config.about
 
@@ -199,7 +199,7 @@ def _with_keys_judged(report: Report, found: Found) -> Report:
 
 
 def _native(path: Path, file: WeightsFile) -> Report:
-    info = native.describe(path)
+    info = native_file.describe(path)
     if isinstance(info.config, PixelConfig):
         named = f"{info.config.name}, {info.config.about}"
         report = _bare(path, [file], "model", named)
@@ -265,7 +265,7 @@ def _bare(path: Path, files: list[WeightsFile], kind: Kind, family: str | None) 
         size=sum(place.stat().st_size for file in files for place in file.files),
         tensors=len(infos),
         parameters={},
-        precisions=dict(Counter(str(info.dtype).removeprefix("torch.") for info in infos)),
+        precisions=dict(Counter(info.dtype.name for info in infos)),
         metadata=files[0].metadata,
     )
 

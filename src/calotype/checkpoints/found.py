@@ -6,23 +6,25 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from calotype.checkpoints.misfit import Misfit
 from calotype.checkpoints.names import Layout, Source
 from calotype.checkpoints.weights import WeightsFile, some
 from calotype.checkpoints.weights_file import TensorInfo
-from calotype.conditioning.tokenizer import Tokenizer
 from calotype.errors import CheckpointError, InputError
 from calotype.models.config import ModelConfig
-from calotype.models.latent_diffusion import LatentDiffusion, build, unfilled
-from calotype.networks.autoencoder import Autoencoder
-from calotype.networks.clip_text import ClipText
-from calotype.networks.unet import UNet
+from calotype.networks import shapes
+from calotype.networks.shapes import Shapes
+
+if TYPE_CHECKING:
+    import torch
+
+    from calotype.conditioning.tokenizer import Tokenizer
+    from calotype.models.latent_diffusion import LatentDiffusion
+    from calotype.models.offload import Offload
 
 PartName = Literal["autoencoder", "text_encoder", "denoiser", "ControlNet"]
 
@@ -98,6 +100,8 @@ class Piece:
         """SHA-256 over every tensor's name, dtype, shape and first numbers: it tells weights apart without
         reading gigabytes.
         """
+        import torch
+
         digest = hashlib.sha256()
         for name, source in sorted(self.sources.items()):
             digest.update(f"{self.part}.{self.place}{name} {source.dtype} {source.shape}\n".encode())
@@ -130,22 +134,20 @@ class Found:
     unknown: tuple[str, ...] = ()
 
     def load(
-        self, device: torch.device | str = "cpu", dtype: torch.dtype | None = torch.float32
+        self,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | str | None = "float32",
+        offload: Offload | None = None,
     ) -> LatentDiffusion:
-        """The whole model, weights in `dtype`, None for as they are stored.
+        """The whole model, weights in `dtype`, torch's own or its name, None for as they are stored.
 
-        Weights that need not change are views of the file, which is mapped into memory.
+        Weights that need not change are views of the file, which is mapped into memory. With `offload`, which
+        then says where and in what they work, they stay in the file until a part is brought to work.
         Raises CheckpointError where tensors are missing, unknown or misshapen.
         """
-        self.refuse_unknown()
-        try:
-            with unfilled():
-                model = build(self.config, self.tokenizer())
-        except InputError as error:
-            raise CheckpointError(f"{self.path} makes no model: {error}") from None
-        for part, module in model.parts().items():
-            fill(self.path, module, [piece for piece in self.pieces if piece.part == part], device, dtype)
-        return model.replace(weights_hash=self.fingerprint())
+        from calotype.checkpoints.loading import load
+
+        return load(self, device, dtype, offload)
 
     def refuse_unknown(self) -> None:
         """CheckpointError where the file holds tensors that belong to none of the networks."""
@@ -157,7 +159,7 @@ class Found:
 
     def without_unknown(self) -> Found:
         """The same as if the tensors for which the model has no place were not there."""
-        shapes = wanted(self.config)
+        there = wanted(self.config)
         pieces = tuple(
             dataclasses.replace(
                 piece,
@@ -165,7 +167,7 @@ class Found:
                 sources={
                     name: source
                     for name, source in piece.sources.items()
-                    if piece.place + name in shapes[piece.part]
+                    if piece.place + name in there[piece.part]
                 },
             )
             for piece in self.pieces
@@ -175,8 +177,8 @@ class Found:
     def misfit(self) -> Misfit:
         """All that `load` would complain of, without reading a tensor."""
         found = Misfit(unknown=(*self.unknown, *(name for piece in self.pieces for name in piece.unknown)))
-        for part, shapes in wanted(self.config).items():
-            found += misfit(shapes, [piece for piece in self.pieces if piece.part == part])
+        for part, below in wanted(self.config).items():
+            found += misfit(below, [piece for piece in self.pieces if piece.part == part])
         return found
 
     def fingerprint(self) -> str:
@@ -187,64 +189,36 @@ class Found:
         return f"sampled-{digest.hexdigest()}"
 
 
-def fill(
-    path: Path,
-    module: nn.Module,
-    pieces: list[Piece],
-    device: torch.device | str,
-    dtype: torch.dtype | None,
-) -> None:
-    """Give a module built on the meta device its tensors, strict in names and shapes."""
-    for piece in pieces:
-        piece.refuse_unknown()
-    shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    problem = misfit(shapes, pieces)
-    if problem:
-        raise CheckpointError(f"{path} {problem}; its weights are not those of its model.")
-    homes = _homes(pieces)
-    state: dict[str, Tensor] = {}
-    for name, (piece, source) in homes.items():
-        value = source.take(piece.file.tensor(source.name))
-        state[name] = value.to(device, dtype if value.is_floating_point() else None)
-        if state[name].data_ptr() != value.data_ptr():  # a copy: it may lie as the kernels like it
-            if value.ndim == 4:
-                state[name] = state[name].contiguous(memory_format=torch.channels_last)
-            piece.file.forget(source.name)
-    module.load_state_dict(state, assign=True)
-
-
-def misfit(shapes: Mapping[str, tuple[int, ...]], pieces: list[Piece]) -> Misfit:
-    """Where the pieces of one part are not what a model of those `shapes` wants."""
-    homes = _homes(pieces)
+def misfit(wanted: Mapping[str, tuple[int, ...]], pieces: list[Piece]) -> Misfit:
+    """Where the pieces of one part are not what is `wanted`."""
+    places = homes(pieces)
 
     def called(name: str) -> str:
-        return homes[name][1].name if name in homes else _call(pieces, name)
+        return places[name][1].name if name in places else _call(pieces, name)
 
-    return Misfit.between(shapes, {name: source.shape for name, (_, source) in homes.items()}, called)
+    return Misfit.between(wanted, {name: source.shape for name, (_, source) in places.items()}, called)
 
 
 def wanted(config: ModelConfig) -> dict[PartName, dict[str, tuple[int, ...]]]:
-    """The names and shapes of every tensor of a model, part by part; CheckpointError where it makes none."""
-    try:
-        with unfilled():
-            networks: dict[PartName, dict[str, nn.Module]] = {
-                "denoiser": {"network.": UNet(config.unet)},
-                "autoencoder": {} if config.autoencoder is None else {"": Autoencoder(config.autoencoder)},
-                "text_encoder": {f"towers.{i}.": ClipText(t.clip) for i, t in enumerate(config.text)},
-            }
-    except InputError as error:
-        raise CheckpointError(f"The model {config.name} cannot be built: {error}") from None
+    """The names and shapes of every tensor of a model, part by part."""
+    networks: dict[PartName, dict[str, Shapes]] = {
+        "denoiser": {"network.": shapes.unet(config.unet)},
+        "autoencoder": {} if config.autoencoder is None else {"": shapes.autoencoder(config.autoencoder)},
+        "text_encoder": {f"towers.{i}.": shapes.clip(t.clip) for i, t in enumerate(config.text)},
+    }
     return {
-        part: {
-            place + name: tuple(value.shape)
-            for place, module in below.items()
-            for name, value in module.state_dict().items()
-        }
+        part: {place + name: shape for place, network in below.items() for name, shape in network.items()}
         for part, below in networks.items()
     }
 
 
-def _homes(pieces: list[Piece]) -> dict[str, tuple[Piece, Source]]:
+def parameters(config: ModelConfig) -> int:
+    """All numbers of a model."""
+    return sum(prod(shape) for below in wanted(config).values() for shape in below.values())
+
+
+def homes(pieces: list[Piece]) -> dict[str, tuple[Piece, Source]]:
+    """Where each of a part's tensors lies, by our names."""
     return {piece.place + name: (piece, source) for piece in pieces for name, source in piece.sources.items()}
 
 

@@ -6,30 +6,25 @@ Gathered from what torch.save writes and from the lists that others keep for the
 
 from __future__ import annotations
 
-import torch
+from calotype.checkpoints.number_type import TYPES, NumberType
 
-_DTYPES = (
-    *("float64", "float32", "float16", "bfloat16", "complex64", "complex128", "bool"),
-    *("int64", "int32", "int16", "int8", "uint8", "uint64", "uint32", "uint16"),
-    *("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"),
-)
-DTYPES: dict[str, torch.dtype] = {f"torch.{name}": getattr(torch, name) for name in _DTYPES}
+DTYPES = {str(kind): kind for kind in TYPES.values()}
 
-STORAGES: dict[str, torch.dtype] = {
-    "torch.DoubleStorage": torch.float64,
-    "torch.FloatStorage": torch.float32,
-    "torch.HalfStorage": torch.float16,
-    "torch.BFloat16Storage": torch.bfloat16,
-    "torch.ComplexFloatStorage": torch.complex64,
-    "torch.ComplexDoubleStorage": torch.complex128,
-    "torch.LongStorage": torch.int64,
-    "torch.IntStorage": torch.int32,
-    "torch.ShortStorage": torch.int16,
-    "torch.CharStorage": torch.int8,
-    "torch.ByteStorage": torch.uint8,
-    "torch.BoolStorage": torch.bool,
-    "torch.storage.UntypedStorage": torch.uint8,
-    "torch.UntypedStorage": torch.uint8,
+STORAGES: dict[str, NumberType] = {
+    "torch.DoubleStorage": TYPES["float64"],
+    "torch.FloatStorage": TYPES["float32"],
+    "torch.HalfStorage": TYPES["float16"],
+    "torch.BFloat16Storage": TYPES["bfloat16"],
+    "torch.ComplexFloatStorage": TYPES["complex64"],
+    "torch.ComplexDoubleStorage": TYPES["complex128"],
+    "torch.LongStorage": TYPES["int64"],
+    "torch.IntStorage": TYPES["int32"],
+    "torch.ShortStorage": TYPES["int16"],
+    "torch.CharStorage": TYPES["int8"],
+    "torch.ByteStorage": TYPES["uint8"],
+    "torch.BoolStorage": TYPES["bool"],
+    "torch.storage.UntypedStorage": TYPES["uint8"],
+    "torch.UntypedStorage": TYPES["uint8"],
 }
 
 # Classes whose objects are dictionaries; all become plain ones.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from calotype.models.config import ModelConfig
+
+if TYPE_CHECKING:
+    import torch
 
 FLOAT = 4  # bytes, of the float32 in which Calotype computes unless told otherwise
 HALVES = 2  # with and without the prompt, for guidance
@@ -79,15 +81,25 @@ def peak() -> int:
         return most if sys.platform == "darwin" else 1024 * most
 
 
+def short(config: ModelConfig, parameters: int, device: torch.device, itemsize: int = FLOAT) -> bool:
+    """Whether the device has no room for all networks of a model at once and what one of them computes."""
+    room = free(device)
+    return room is not None and estimate(config, parameters).peak * itemsize > room * FLOAT
+
+
 def free(device: torch.device) -> int | None:
     """Bytes that can be taken on the device without harm, None where nobody says.
 
     On Linux within the limit of the container, if it has one.
     """
     if device.type == "cuda":
+        import torch
+
         reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + reserved
     if device.type == "mps":
+        import torch
+
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     try:
         told = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())

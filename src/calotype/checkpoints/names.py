@@ -10,12 +10,13 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
-
+from calotype.checkpoints.number_type import NumberType
 from calotype.checkpoints.weights_file import TensorInfo
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Table = tuple[tuple[str, str], ...]
 """Paths of modules (ours, theirs); what lies in a module, weight or bias, keeps its name."""
@@ -47,7 +48,7 @@ class Source:
 
     name: str
     shape: tuple[int, ...]
-    dtype: torch.dtype
+    dtype: NumberType
     form: Form = "same"
     place: int = 0
 
@@ -86,6 +87,8 @@ class Layout:
 
     def write(self, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """All of ours under their names; KeyError for a name that no row knows."""
+        import torch
+
         written: dict[str, Tensor] = {}
         for name, value in ours.items():
             met = self._ours.meet(name)

@@ -11,8 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -20,39 +18,38 @@ import torch
 from torch import Tensor, nn
 
 from calotype import __version__
+from calotype.checkpoints.loading import placed
+from calotype.checkpoints.native_file import PARTS, PIXEL, FileInfo, NativeFile, describe, latent_config
 from calotype.checkpoints.weights import as_dtype, some, write_safetensors
-from calotype.checkpoints.weights_file import open_weights
 from calotype.conditioning.text import TextEncoder
 from calotype.conditioning.tokenizer import Tokenizer, clip_vocabulary
-from calotype.errors import CheckpointError, InputError
+from calotype.errors import CheckpointError
 from calotype.models.config import ModelConfig
 from calotype.models.latent_diffusion import LatentDiffusion, build, unfilled
-from calotype.models.pixel_config import PixelConfig
+from calotype.models.offload import Fill, Offload
 from calotype.models.pixel_diffusion import PixelDiffusion, build_pixel
 from calotype.networks.autoencoder import Autoencoder
 
-PIXEL = "pixel"
-"""The `kind` of a model of pictures themselves."""
-PARTS = ("autoencoder", "text_encoder", "denoiser")
+__all__ = [
+    "OUTLINE",
+    "PARTS",
+    "PIXEL",
+    "FileInfo",
+    "describe",
+    "latent_config",
+    "load",
+    "load_autoencoder",
+    "load_pixel",
+    "load_text_encoder",
+    "save",
+    "save_pixel",
+    "tokenizer_from_json",
+    "tokenizer_to_json",
+    "weights_sha256",
+]
+
 OUTLINE = "denoiser.network.outline."
 """Beginning of the names of the weights that read an outline off the text's last tokens."""
-
-
-@dataclass(frozen=True)
-class FileInfo:
-    """What a checkpoint says of itself, read without its tensors.
-
-    parameters  numbers stored, by part
-    dtype       of the tensors on disk ("float16")
-    """
-
-    path: Path
-    config: ModelConfig | PixelConfig
-    parameters: dict[str, int]
-    dtype: str
-    weights_hash: str
-    recipe: dict[str, Any]
-    version: str
 
 
 def save_pixel(
@@ -145,163 +142,102 @@ def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-class _File:
-    """An open checkpoint; every failure to read it is a CheckpointError."""
+def _tokenizer(file: NativeFile, config: ModelConfig) -> Tokenizer | None:
+    if not config.text:
+        return None
+    try:
+        return tokenizer_from_json(file.text("tokenizer"))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise CheckpointError(
+            f"{file.path} holds a damaged tokenizer; make or fetch the file again."
+        ) from None
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._file = open_weights(self.path)
-        self.metadata = self._file.metadata
-        self.shapes = {name: info.shape for name, info in self._file.shapes.items()}
-        if self.metadata.get("format") != "calotype":
-            raise CheckpointError(
-                f"{self.path} holds weights, but is not a checkpoint of Calotype's (its metadata lack "
-                "format=calotype); name a file written by `calotype train`."
-            )
 
-    def text(self, key: str) -> str:
-        if key not in self.metadata:
-            raise CheckpointError(f"{self.path} lacks {key!r} in its metadata; the file is damaged.")
-        return self.metadata[key]
+def _filling(
+    file: NativeFile, part: str, module: nn.Module, device: torch.device | str, dtype: torch.dtype | None
+) -> Fill:
+    """What gives the module, built on the meta device, its tensors; strict in names and shapes."""
+    wanted = {f"{part}.{name}": tuple(value.shape) for name, value in module.state_dict().items()}
+    stored = {name: shape for name, shape in file.shapes.items() if name.startswith(part + ".")}
+    missing, extra = wanted.keys() - stored.keys(), stored.keys() - wanted.keys()
+    misshapen = [
+        f"{name} {stored[name]} instead of {wanted[name]}"
+        for name in sorted(wanted.keys() & stored.keys())
+        if wanted[name] != stored[name]
+    ]
+    problems = [
+        f"{verb} {some(names)}"
+        for verb, names in (("lacks", missing), ("has unknown", extra), ("has misshapen", misshapen))
+        if names
+    ]
+    if problems:
+        raise CheckpointError(
+            f"{file.path} {' and '.join(problems)}; its weights are not those of its config."
+        )
 
-    def pixel_config(self) -> PixelConfig:
-        if self.metadata.get("kind") != PIXEL:
-            raise CheckpointError(
-                f"{self.path} draws from words and cannot restore photographs; name a model trained by "
-                "`calotype train pixels`."
-            )
-        try:
-            return PixelConfig.from_json(self.text("config"))
-        except (CheckpointError, InputError) as error:
-            raise CheckpointError(f"{self.path}: {error}") from None
-
-    def config(self) -> ModelConfig:
-        if self.metadata.get("kind") == PIXEL:
-            raise CheckpointError(
-                f"{self.path} restores photographs and cannot draw from words; use it with "
-                "`calotype denoise`, `inpaint`, `upscale` or `deblur`, or name another model."
-            )
-        try:
-            return ModelConfig.from_json(self.text("config"))
-        except (CheckpointError, InputError) as error:
-            raise CheckpointError(f"{self.path}: {error}") from None
-
-    def tokenizer(self, config: ModelConfig) -> Tokenizer | None:
-        if not config.text:
-            return None
-        try:
-            return tokenizer_from_json(self.text("tokenizer"))
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise CheckpointError(
-                f"{self.path} holds a damaged tokenizer; make or fetch the file again."
-            ) from None
-
-    def dtype(self) -> str:
-        """The first tensor's."""
-        return next((str(info.dtype).removeprefix("torch.") for info in self._file.shapes.values()), "none")
-
-    def fill(
-        self, part: str, module: nn.Module, device: torch.device | str, dtype: torch.dtype | None
-    ) -> None:
-        """Give the module, built on the meta device, its tensors; strict in names and shapes."""
-        wanted = {f"{part}.{name}": tuple(value.shape) for name, value in module.state_dict().items()}
-        stored = {name: shape for name, shape in self.shapes.items() if name.startswith(part + ".")}
-        missing, extra = wanted.keys() - stored.keys(), stored.keys() - wanted.keys()
-        misshapen = [
-            f"{name} {stored[name]} instead of {wanted[name]}"
-            for name in sorted(wanted.keys() & stored.keys())
-            if wanted[name] != stored[name]
-        ]
-        problems = [
-            f"{verb} {some(names)}"
-            for verb, names in (("lacks", missing), ("has unknown", extra), ("has misshapen", misshapen))
-            if names
-        ]
-        if problems:
-            raise CheckpointError(
-                f"{self.path} {' and '.join(problems)}; its weights are not those of its config."
-            )
+    def fill() -> None:
         state = {}
         for name in stored:
-            value = self._file.tensor(name)
+            value = file.weights.tensor(name)
             state[name.removeprefix(part + ".")] = value.to(
                 device, dtype if value.is_floating_point() else None
             )
         module.load_state_dict(state, assign=True)
 
-    def under(self, prefix: str, device: torch.device | str, dtype: torch.dtype) -> dict[str, Tensor]:
-        """The tensors whose names begin with `prefix`, named by the rest."""
-        return {
-            name.removeprefix(prefix): self._file.tensor(name).to(device, dtype)
-            for name in self.shapes
-            if name.startswith(prefix)
-        }
+    return fill
 
 
-def describe(path: str | Path) -> FileInfo:
-    """What the file says of itself; CheckpointError where it is not a checkpoint of Calotype's."""
-    file = _File(path)
-    parameters = dict.fromkeys(PARTS, 0)
-    for name, shape in file.shapes.items():
-        part = name.partition(".")[0]
-        parameters[part] = parameters.get(part, 0) + prod(shape)
-    try:
-        recipe = json.loads(file.metadata.get("recipe", "{}"))
-    except (ValueError, RecursionError):
-        recipe = None
-    if not isinstance(recipe, dict):
-        raise CheckpointError(f"{path} holds a damaged recipe; make or fetch the file again.")
-    return FileInfo(
-        path=file.path,
-        config=file.pixel_config() if file.metadata.get("kind") == PIXEL else file.config(),
-        parameters={part: count for part, count in parameters.items() if count},
-        dtype=file.dtype(),
-        weights_hash=file.text("weights_sha256"),
-        recipe=recipe,
-        version=file.metadata.get("calotype_version", "unknown"),
-    )
-
-
-def latent_config(path: str | Path) -> ModelConfig:
-    """The config of a model that draws from words; CheckpointError for any other file."""
-    return _File(path).config()
+def _under(
+    file: NativeFile, prefix: str, device: torch.device | str, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, named by the rest."""
+    return {
+        name.removeprefix(prefix): file.weights.tensor(name).to(device, dtype)
+        for name in file.shapes
+        if name.startswith(prefix)
+    }
 
 
 def load(
-    path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = torch.float32
+    path: str | Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = torch.float32,
+    offload: Offload | None = None,
 ) -> LatentDiffusion:
-    """The whole model, ready for use, weights in `dtype` (None for as they are stored) on `device`.
+    """The whole model, ready for use, weights in `dtype` (None for as they are stored) on `device`; `offload`
+    as `Found.load` takes it.
 
     Raises CheckpointError: not a file, cut short, another format, a config of the wrong kind, a part or a
     key missing, unknown or misshapen.
     """
-    file = _File(path)
+    file = NativeFile(path)
     config = file.config()
-    tokenizer = file.tokenizer(config)
+    tokenizer = _tokenizer(file, config)
     with unfilled():
         model = build(config, tokenizer)
+    fills = {}
     for part, module in model.parts().items():
         if any(True for _ in module.parameters()) and not any(k.startswith(part + ".") for k in file.shapes):
             raise CheckpointError(
                 f"{file.path} has no {part.replace('_', ' ')}, only a part of a model; "
                 "name a whole one, or train the rest with `calotype train diffusion`."
             )
-        file.fill(part, module, device, dtype)
+        fills[part] = _filling(file, part, module, device, dtype)
     unknown = [name for name in file.shapes if name.partition(".")[0] not in PARTS]
     if unknown:
         raise CheckpointError(f"{file.path} has unknown {some(unknown)}; the file needs a newer Calotype.")
-    return model.replace(weights_hash=file.text("weights_sha256"))
+    return placed(model, fills, offload).replace(weights_hash=file.text("weights_sha256"))
 
 
 def load_pixel(
     path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = torch.float32
 ) -> PixelDiffusion:
     """A model of pictures themselves, ready for use; errors as `load`'s."""
-    file = _File(path)
+    file = NativeFile(path)
     config = file.pixel_config()
     with unfilled():
         model = build_pixel(config)
-    file.fill("denoiser", model.denoiser, device, dtype)
+    _filling(file, "denoiser", model.denoiser, device, dtype)()
     return model.replace(weights_hash=file.text("weights_sha256"))
 
 
@@ -309,7 +245,7 @@ def load_autoencoder(
     path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Autoencoder:
     """Only the autoencoder, from a whole model or from a file that holds nothing else; errors as `load`'s."""
-    file = _File(path)
+    file = NativeFile(path)
     config = file.config()
     if config.autoencoder is None or not any(name.startswith("autoencoder.") for name in file.shapes):
         raise CheckpointError(
@@ -317,7 +253,7 @@ def load_autoencoder(
         )
     with unfilled():
         autoencoder = Autoencoder(config.autoencoder)
-    file.fill("autoencoder", autoencoder, device, dtype)
+    _filling(file, "autoencoder", autoencoder, device, dtype)()
     return autoencoder.eval()
 
 
@@ -327,11 +263,11 @@ def load_text_encoder(
     """Only the text encoder, of a whole model or of a file that holds little else, and the weights by which
     a U-Net reads the outline that it foretells ({} where the model has none); errors as `load`'s.
     """
-    file = _File(path)
+    file = NativeFile(path)
     config = file.config()
     if not config.text or not any(name.startswith("text_encoder.") for name in file.shapes):
         raise CheckpointError(f"{file.path} has no text encoder; name one made by `calotype train text`.")
     with unfilled():
-        encoder = TextEncoder(config.text, file.tokenizer(config))
-    file.fill("text_encoder", encoder, device, dtype)
-    return encoder.eval(), file.under(OUTLINE, device, dtype)
+        encoder = TextEncoder(config.text, _tokenizer(file, config))
+    _filling(file, "text_encoder", encoder, device, dtype)()
+    return encoder.eval(), _under(file, OUTLINE, device, dtype)

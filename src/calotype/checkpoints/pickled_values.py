@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
+from calotype.checkpoints.number_type import NumberType
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Storage:
     """
 
     key: str
-    dtype: torch.dtype
+    dtype: NumberType
     whole: int
     first: int
     count: int
@@ -38,7 +38,7 @@ class StoredTensor:
     to say. `offset`, `shape` and `stride` count elements of `dtype`."""
 
     storage: Storage
-    dtype: torch.dtype
+    dtype: NumberType
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]

@@ -9,34 +9,34 @@ from math import prod
 from mmap import mmap
 from pathlib import Path
 
-import torch
-
+from calotype.checkpoints.number_type import TYPES
 from calotype.checkpoints.tensor_info import Place, TensorInfo, check_name, contiguous, countable
 from calotype.checkpoints.torch_file import Extent
 from calotype.errors import CheckpointError, is_text, shown
 
 HEADER_LIMIT = 16 * 2**20  # bytes; SDXL's has 0.3 MiB
 
-_SAFETENSORS_DTYPES: dict[str, torch.dtype] = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
-    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
-    "C64": torch.complex64,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U64": torch.uint64,
-    "U32": torch.uint32,
-    "U16": torch.uint16,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
+_NAMES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "C64": "complex64",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
+    "U8": "uint8",
+    "BOOL": "bool",
 }
+"""safetensors' names of types to torch's."""
 
 
 @dataclass(frozen=True)
@@ -115,12 +115,12 @@ def _entry(name: str, entry: object, path: Path) -> tuple[TensorInfo, Extent]:
                 f"{path} is damaged: its tensor {shown(name)} has no dtype, shape and two data_offsets; "
                 "fetch it again."
             )
-    if kind not in _SAFETENSORS_DTYPES:
+    if kind not in _NAMES:
         raise CheckpointError(
             f"{path} stores {shown(name)} as {shown(kind)}, which Calotype does not read; "
             "convert the weights to float16 or float32."
         )
-    dtype = _SAFETENSORS_DTYPES[kind]
+    dtype = TYPES[_NAMES[kind]]
     if not all(type(n) is int for n in (*shape, start, end)) or not countable(tuple(shape)):
         raise CheckpointError(
             f"{path} is damaged: its tensor {shown(name)} has an impossible shape or place; fetch it again."

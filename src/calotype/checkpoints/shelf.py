@@ -6,19 +6,22 @@ import dataclasses
 import difflib
 import hashlib
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 import calotype
-from calotype.checkpoints import collection, diffusers_folder, hub, native, single_file, sizes
-from calotype.checkpoints.found import Found, Piece, fill
+from calotype.checkpoints import collection, diffusers_folder, hub, native_file, single_file, sizes
+from calotype.checkpoints.found import Found, Piece
 from calotype.checkpoints.weights import open_component
 from calotype.checkpoints.weights_file import open_weights
 from calotype.errors import CheckpointError, InputError
 from calotype.models.config import ModelConfig
-from calotype.models.latent_diffusion import LatentDiffusion, unfilled
-from calotype.networks.autoencoder import Autoencoder
 from calotype.networks.config import AutoencoderConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from calotype.models.latent_diffusion import LatentDiffusion
+    from calotype.models.offload import Offload
 
 
 def shipped() -> dict[str, Path]:
@@ -70,19 +73,29 @@ class Native:
     vae: Piece | None = None
 
     def load(
-        self, device: torch.device | str = "cpu", dtype: torch.dtype | None = torch.float32
+        self,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | str | None = "float32",
+        offload: Offload | None = None,
     ) -> LatentDiffusion:
         """As `native.load`."""
-        model = native.load(self.path, device, dtype)
+        from calotype.checkpoints import native
+        from calotype.checkpoints.loading import filling, in_torch, placed
+        from calotype.models.latent_diffusion import unfilled
+        from calotype.networks.autoencoder import Autoencoder
+
+        dtype = in_torch(dtype)
+        model = native.load(self.path, device, dtype, offload)
         if self.vae is None or self.config.autoencoder is None:
             return model
         with unfilled():
             autoencoder = Autoencoder(self.config.autoencoder)
-        fill(self.vae.file.path, autoencoder, [self.vae], device, dtype)
+        fill = filling(self.vae.file.path, autoencoder, [self.vae], device, dtype)
         changed = hashlib.sha256(f"{model.weights_hash} {self.vae.fingerprint()}".encode()).hexdigest()
-        return model.replace(
+        model = model.replace(
             config=self.config, autoencoder=autoencoder.eval(), weights_hash=f"sampled-{changed}"
         )
+        return placed(model, {"autoencoder": fill}, offload)
 
 
 def recognise(path: Path, prediction: str | None = None, vae: str | Path | None = None) -> Found | Native:
@@ -101,7 +114,7 @@ def recognise(path: Path, prediction: str | None = None, vae: str | Path | None 
         return _with_autoencoder(single_file.recognise(file, prediction, other), other)
     if prediction is not None:
         raise InputError(f"{path} is Calotype's own and says what it predicts; leave the prediction out.")
-    found = Native(path, native.latent_config(path))
+    found = Native(path, native_file.latent_config(path))
     if other is None:
         return found
     config = dataclasses.replace(found.config, autoencoder=_fitting(found.config, other))
@@ -111,18 +124,20 @@ def recognise(path: Path, prediction: str | None = None, vae: str | Path | None 
 def load(
     path: Path,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype | None = torch.float32,
+    dtype: torch.dtype | str | None = "float32",
     *,
     prediction: str | None = None,
     vae: str | Path | None = None,
+    offload: Offload | None = None,
 ) -> LatentDiffusion:
-    """The whole model, ready for use; `dtype` None for the precisions as stored.
+    """The whole model, ready for use; `dtype` torch's own or its name, None for the precisions as stored.
 
-    vae  as in `recognise`
+    vae      as in `recognise`
+    offload  as in `Found.load`
 
     Raises CheckpointError as `recognise` does, and where tensors are missing, unknown or misshapen.
     """
-    return recognise(path, prediction, vae).load(device, dtype)
+    return recognise(path, prediction, vae).load(device, dtype, offload)
 
 
 def _autoencoder(path: Path) -> Piece:

@@ -11,12 +11,9 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
-from calotype.checkpoints import compvis_names, detect, diffusers_names, native, prediction, sizes
+from calotype.checkpoints import compvis_names, detect, diffusers_names, prediction, sizes
 from calotype.checkpoints.compose import family_defaults, model_config, text_configs
 from calotype.checkpoints.compvis_names import AUTOENCODER, TOWERS, UNET
 from calotype.checkpoints.contents import contents
@@ -24,10 +21,15 @@ from calotype.checkpoints.found import Found, Piece
 from calotype.checkpoints.names import Layout
 from calotype.checkpoints.weights import WeightsFile, as_dtype, write_safetensors
 from calotype.checkpoints.weights_file import TensorInfo
-from calotype.conditioning.tokenizer import Tokenizer, clip_merges
 from calotype.errors import CheckpointError
 from calotype.models.config import ModelConfig
-from calotype.models.latent_diffusion import LatentDiffusion
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from calotype.conditioning.tokenizer import Tokenizer
+    from calotype.models.latent_diffusion import LatentDiffusion
 
 CONFIG, TOKENIZER, RECIPE = "calotype.config", "calotype.tokenizer", "calotype.recipe"
 """Keys of the metadata."""
@@ -150,6 +152,9 @@ def _recipe(file: WeightsFile) -> dict[str, Any]:
 
 
 def _tokenizer(file: WeightsFile) -> Tokenizer:
+    from calotype.checkpoints import native
+    from calotype.conditioning.tokenizer import Tokenizer
+
     if TOKENIZER not in file.metadata:
         return Tokenizer.clip()
     try:
@@ -163,6 +168,11 @@ def write(path: Path, model: LatentDiffusion, dtype: torch.dtype | None, recipe:
 
     Raises CheckpointError where a number is not finite in `dtype`, OutputError where it cannot be written.
     """
+    import torch
+
+    from calotype.checkpoints import native
+    from calotype.conditioning.tokenizer import clip_merges
+
     config = model.config
     tensors = named(model)
     if config.parameterization == "v":  # the sign by which other programs know it

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-import torch
-
+from calotype.checkpoints.number_type import NumberType
 from calotype.errors import CheckpointError, shown
 
 NAME_LIMIT = 1024  # characters
@@ -15,7 +14,7 @@ NAME_LIMIT = 1024  # characters
 @dataclass(frozen=True)
 class TensorInfo:
     shape: tuple[int, ...]
-    dtype: torch.dtype
+    dtype: NumberType
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,16 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
-
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from calotype import durable
 from calotype.checkpoints.tensor_info import check_name
 from calotype.checkpoints.weights_file import Scalar, TensorInfo, open_weights
 from calotype.errors import CheckpointError, OutputError, shown
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 JSON_LIMIT = 16 * 2**20  # bytes; a tokenizer.json has 4 MiB. As empty lists they would take 0.4 GB
 
@@ -103,6 +102,8 @@ def as_dtype(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[s
 
     Raises CheckpointError where a number is not finite in `dtype`.
     """
+    import torch
+
     stored = {}
     for name, value in tensors.items():
         kept = value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
@@ -117,6 +118,9 @@ def as_dtype(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[s
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write atomically; OutputError where that cannot be done."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
     partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         save_file(dict(tensors), partial, dict(metadata))

@@ -17,15 +17,16 @@ from dataclasses import dataclass, field
 from math import prod
 from mmap import ACCESS_COPY, PAGESIZE, mmap
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from calotype.checkpoints.pickled_values import Inert, StoredTensor
 from calotype.checkpoints.safetensors_file import read_header
 from calotype.checkpoints.tensor_info import NAME_LIMIT, Place, TensorInfo, check_name, countable, span
 from calotype.checkpoints.torch_file import Extent, TorchFile, read_old, read_zip
 from calotype.errors import CheckpointError, shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LEAF_LIMIT = 100_000  # values in a checkpoint's dictionaries, counted as often as they can be reached
 DEPTH_LIMIT = 16  # dictionaries within dictionaries
@@ -69,15 +70,17 @@ class WeightsFile:
         """
         if name not in self.shapes:
             raise CheckpointError(f"{self.path} has no tensor {shown(name)}; name one that it holds.")
+        import torch
+
         info, place = self.shapes[name], self._places[name]
         if 0 in info.shape:
-            return torch.empty(info.shape, dtype=info.dtype)
+            return torch.empty(info.shape, dtype=info.dtype.in_torch)
         size = info.dtype.itemsize
         count = span(info.shape, place.stride) * size
         stored = torch.frombuffer(self._data, dtype=torch.uint8, count=count, offset=place.start)
         if place.start % size:  # a kernel may end the process over numbers that are not aligned
             stored = stored.clone()
-        return stored.view(info.dtype).as_strided(info.shape, place.stride)
+        return stored.view(info.dtype.in_torch).as_strided(info.shape, place.stride)
 
     def forget(self, name: str) -> None:
         """Lets go of the memory in which a tensor's pages lie, for one that was copied: asked for again, it

@@ -38,7 +38,10 @@ def decode(
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: torch's choice.")] = None,
 ) -> None:
     """Make the pictures of latents that a run kept before it failed; prints the path of each."""
+    import torch
+
     from calotype.checkpoints import shelf
+    from calotype.models.offload import Offload
     from calotype.tasks import latents as kept
     from calotype.tasks import picture as files
     from calotype.tasks.finish import finished, is_shipped, wanted
@@ -59,7 +62,9 @@ def decode(
     for name in names:
         # a name that only the file gives is never fetched
         place = its_model(name) if model is None else shelf.find(name, fetch=True)
-        loaded = shelf.load(place, pick_device(device), prediction=prediction, vae=vae)
+        on = pick_device(device)
+        alone = Offload(on, torch.float32)  # of all networks the decoder is read
+        loaded = shelf.load(place, on, prediction=prediction, vae=vae, offload=alone)
         for (made, record), path in zip(found, paths, strict=True):
             if (model or record.request.model) == name:
                 checked = guards.checks(is_shipped(loaded, record.request))

@@ -16,10 +16,13 @@ from calotype.errors import InputError, OutputError
 if TYPE_CHECKING:
     import torch
 
+    from calotype.checkpoints.found import Found
+    from calotype.checkpoints.shelf import Native
+    from calotype.models.offload import Offload
     from calotype.safety.policy import Safety
     from calotype.tasks.generate import Drawn
     from calotype.tasks.picture import Picture
-    from calotype.tasks.request import Request
+    from calotype.tasks.request import Request, ResolvedRequest
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,12 @@ def draw(
     offline: bool = False,
     probe: bool = False,
     by_label: bool = False,
+    offload: bool | None = None,
 ) -> None:
     """Everything from a request to its files; prints the path of each.
 
     by_label  whether what to draw was named as a class
+    offload   whether the networks come to the device one at a time; None where that saves more than it costs
     """
     with clock.stage("imports"):
         from calotype.checkpoints import shelf
@@ -81,7 +86,7 @@ def draw(
         sources = (asked.image, asked.mask, *(use.picture for use in asked.controls))
         named = [source.path for source in sources if source is not None and source.path]
         files.keep_sources([*paths, *sheets, *animations], named)
-        loaded = found.load(place)
+        loaded = found.load(place, offload=_offload(found, asked, place, offload))
     pictures: list[Picture] = []
     kept: dict[int, Path] = {}
     try:
@@ -113,6 +118,26 @@ def draw(
         for path in animations:
             files.write_animation(path, images, places.fps)
             print(path)
+
+
+def _offload(
+    found: Found | Native, asked: ResolvedRequest, place: torch.device, wished: bool | None
+) -> Offload | None:
+    """One network at a time where a person wishes it, where memory is short, and for a single picture, whose
+    networks work one after the other anyway.
+    """
+    import torch
+
+    from calotype.checkpoints import memory
+    from calotype.checkpoints.found import parameters
+    from calotype.models.offload import Offload
+
+    if wished is None:
+        once = asked.pictures == 1 and asked.hires_from is None and asked.refiner is None
+        wished = once or memory.short(found.config, parameters(found.config), place)
+        if wished and not once:
+            print("calotype: memory is short; networks are loaded one at a time", file=sys.stderr)
+    return Offload(place, torch.float32) if wished else None
 
 
 def tell(picture: Picture) -> None:

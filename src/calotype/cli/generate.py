@@ -148,6 +148,13 @@ def generate(
     watermark: safety.Mark = False,
     sign: safety.Sign = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda …. Default: the best one here.")] = None,
+    offload: Annotated[
+        bool | None,
+        typer.Option(
+            "--offload/--no-offload",
+            help="Networks on the device one at a time. Default: where memory is short, or for one picture.",
+        ),
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: torch's choice.")] = None,
     timing: Annotated[bool, typer.Option("--timing", help="Report where the time went.")] = False,
     foretell: Annotated[
@@ -207,7 +214,9 @@ def generate(
     if foretell:
         forecasts.of_drawing(request, prediction, vae, device, threads, clock, offline)
         return
-    draw(request, places, guards, prediction, vae, device, threads, clock, offline, probe, bool(label))
+    draw(
+        request, places, guards, prediction, vae, device, threads, clock, offline, probe, bool(label), offload
+    )
     if timing:
         print(clock.report(), file=sys.stderr)
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from calotype.networks.layers import sinusoids
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,10 @@ class SizeConfig:
 
         `negative` matters to the refiner only, which is steered from a low score, 2.5, to a high one, 6.
         """
+        import torch
+
+        from calotype.networks.layers import sinusoids
+
         numbers: list[float] = [height, width, 0, 0]
         numbers += [2.5 if negative else 6.0] if self.aesthetic else [height, width]
         return sinusoids(torch.tensor(numbers, dtype=torch.float32), self.features).flatten()[None]  # (1 P)

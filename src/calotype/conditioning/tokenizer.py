@@ -13,14 +13,15 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as FastTokenizer
-from torch import Tensor
 
 from calotype.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
@@ -219,6 +220,8 @@ class Tokenizer:
 
         A text too long for L is cut, END kept; `dropped` says what was lost.
         """
+        import torch
+
         if self._words:
             found = [self.ids(text) for text in texts]
         else:

@@ -8,14 +8,16 @@ import json
 import types
 import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from calotype.conditioning.config import Syntax, TextConfig
 from calotype.conditioning.sizes import SizeConfig
-from calotype.conditioning.tokenizer import Tokenizer
-from calotype.diffusion.schedule import FlowSchedule, NoiseSchedule
 from calotype.errors import CheckpointError, InputError, is_text, shown
 from calotype.networks.config import AutoencoderConfig, UNetConfig
+
+if TYPE_CHECKING:
+    from calotype.conditioning.tokenizer import Tokenizer
+    from calotype.diffusion.schedule import FlowSchedule, NoiseSchedule
 
 MOST_LEVELS = 100_000  # noise levels of a schedule; 1000 are usual
 
@@ -46,6 +48,8 @@ class ScheduleConfig:
 
     def build(self) -> NoiseSchedule | FlowSchedule:
         """The schedule itself; InputError where the numbers make none."""
+        from calotype.diffusion.schedule import FlowSchedule, NoiseSchedule
+
         if self.kind == "flow":
             return FlowSchedule(self.shift, self.steps)
         if self.kind == "cosine":

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from calotype.diffusion.parameterization import Parameterization, parameterizati
 from calotype.diffusion.schedule import FlowSchedule, NoiseSchedule
 from calotype.models.config import ModelConfig
 from calotype.models.controls import Controls
+from calotype.models.offload import Offload
 from calotype.networks.autoencoder import Autoencoder, IdentityAutoencoder
 from calotype.networks.unet import UNet
 
@@ -85,13 +86,18 @@ class NetworkDenoiser(nn.Module):
 
 @dataclass(frozen=True)
 class LatentDiffusion:
-    """A model ready for use.  `weights_hash` is the SHA-256 of its weights as stored, "" for unsaved ones."""
+    """A model ready for use.
+
+    weights_hash  SHA-256 of its weights as stored, "" for unsaved ones
+    offload       where its networks are kept that only come to work one at a time; None for all at once
+    """
 
     config: ModelConfig
     autoencoder: Autoencoder | IdentityAutoencoder
     text_encoder: TextEncoder
     denoiser: NetworkDenoiser
     weights_hash: str = ""
+    offload: Offload | None = None
 
     def parts(self) -> dict[str, nn.Module]:
         """The modules, by the names under which a checkpoint keeps their tensors."""
@@ -112,10 +118,20 @@ class LatentDiffusion:
         found: Conditioning = self.text_encoder(list(prompts))
         return found
 
+    def bring(self, part: Literal["autoencoder", "text_encoder", "denoiser"]) -> None:
+        """Before a part works: where the networks come one at a time, it is this one's turn."""
+        if self.offload is not None:
+            self.offload.bring(part)
+
     @property
     def device(self) -> torch.device:
-        """Where the denoiser's weights lie."""
-        return next(self.denoiser.parameters()).device
+        """Where the denoiser works."""
+        return next(self.denoiser.parameters()).device if self.offload is None else self.offload.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In what the denoiser computes."""
+        return next(self.denoiser.parameters()).dtype if self.offload is None else self.offload.dtype
 
 
 def build(config: ModelConfig, tokenizer: Tokenizer | None, seed: int = 0) -> LatentDiffusion:

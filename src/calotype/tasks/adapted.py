@@ -53,6 +53,8 @@ class Adapted:
         """The model whose text encoder reads this prompt and what to steer away from."""
         uses = self.loras(prompt)
         if uses != self._reader[0]:
+            if uses or self._words:
+                self.model.bring("text_encoder")
             encoder = self._changed(self.model.text_encoder, "text_encoder", uses)
             self._reader = (uses, encoder.taught(self._words))
         return self.model.replace(text_encoder=self._reader[1])
@@ -61,10 +63,18 @@ class Adapted:
         """The model that draws this prompt; only that of the last one asked for is kept."""
         uses = self.loras(prompt)
         if uses != self._drawer[0]:
+            if uses:
+                self.rest()
+                self.model.bring("denoiser")
             self._drawer = (None, self.model)  # before the next takes its memory
             denoiser = self._changed(self.model.denoiser, "denoiser", uses)
             self._drawer = (uses, self.model.replace(denoiser=denoiser))
         return self._drawer[1]
+
+    def rest(self) -> None:
+        """Lets go of the twins, where their networks are to make room for others."""
+        if self.model.offload is not None:
+            self._reader, self._drawer = (None, self.model.text_encoder), (None, self.model)
 
     def _changed(self, part: N, name: Part, uses: tuple[LoraUse, ...]) -> N:
         chosen = [(self._loras[use.file].changes[name], use.weight) for use in uses]

@@ -31,6 +31,7 @@ def encode(adapted: Adapted, request: ResolvedRequest, canvas: Canvas | None = N
     shared = Conditioning(channels=_known(model, request, canvas))
     if unet.guidance_width is not None:
         shared = replace(shared, guidance=guidance_features(request.guidance, unet.guidance_width))
+    model.bring("text_encoder")
     told: dict[tuple[tuple[LoraUse, ...], str, bool], Conditioning] = {}
     conditions: Conditions = {}
     for prompt in dict.fromkeys(request.texts[:-1]):

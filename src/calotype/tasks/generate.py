@@ -92,6 +92,8 @@ def generate(model: LatentDiffusion, request: Request) -> Iterator[Event]:
         yield Drawn(indices, x, records)
         if not bool(x.isfinite().all()):
             yield Notice("The sampler ran off to infinity; try another sampler or grid, or less guidance.")
+        adapted.rest()
+        model.bring("autoencoder")
         windows = way.windows or fitting(model, *way.shape()[1:])
         if windows is not None and way.windows is None and indices.start == 0:
             side = windows.window[0] * model.config.factor

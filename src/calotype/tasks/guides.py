@@ -127,7 +127,7 @@ def guides(model: LatentDiffusion, request: ResolvedRequest, sigmas: SigmaGrid) 
     if not request.controls:
         return Guides(model, request, None, (), small, ())
     spans = tuple(_span(control, sigmas) for control in request.controls)
-    dtype = next(model.denoiser.parameters()).dtype
+    dtype = model.dtype
     nets = _nets(model, request.controls, dtype)
     controls = Controls(nets, [control.guess for control in request.controls])
     pictures, notices = [], []

@@ -35,10 +35,10 @@ def windows_of(model: LatentDiffusion, request: ResolvedRequest) -> Windows | No
 @torch.no_grad()
 def encode_pixels(model: LatentDiffusion, pixels: Tensor, windows: Windows | None) -> Tensor:
     """(B 3 H W) in [-1, 1], sides multiples of the model's factor -> latents (B C h w) in float32."""
-    weight = next(model.autoencoder.parameters(), next(model.denoiser.parameters()))
+    model.bring("autoencoder")
 
     def encode(part: Tensor) -> Tensor:
-        return model.autoencoder.encode(part.to(weight.device, weight.dtype)).mode().float()
+        return model.autoencoder.encode(part.to(model.device, model.dtype)).mode().float()
 
     return encode(pixels) if windows is None else mapped(windows, encode, pixels, model.config.factor, 1)
 
@@ -49,6 +49,7 @@ def decode(model: LatentDiffusion, latents: Tensor, windows: Windows | None = No
 
     Where the whole at once turns out to be too much for the memory, windows are tried, ever smaller ones.
     """
+    model.bring("autoencoder")
     weight = next(model.autoencoder.parameters(), latents)
 
     def whole(part: Tensor) -> Tensor:
@@ -72,11 +73,12 @@ def fitting(model: LatentDiffusion, height: int, width: int) -> Windows | None:
     The estimate must come first: on a CPU the system ends a process that takes too much, without a word.
     """
     free = memory.free(model.device)
-    itemsize = next(model.autoencoder.parameters(), torch.empty(0)).dtype.itemsize
     area = model.config.factor**2
 
     def fits(latents: int) -> bool:
-        return free is None or 1.5 * memory.decoding(model.config, latents * area, itemsize) <= free
+        return (
+            free is None or 1.5 * memory.decoding(model.config, latents * area, model.dtype.itemsize) <= free
+        )
 
     if fits(height * width):
         return None

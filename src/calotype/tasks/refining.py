@@ -13,6 +13,7 @@ from calotype.diffusion.grids import SigmaGrid
 from calotype.errors import CheckpointError, InputError
 from calotype.models.config import ModelConfig
 from calotype.models.latent_diffusion import LatentDiffusion, NetworkDenoiser
+from calotype.models.offload import Offload
 
 _loaded: WeakKeyDictionary[NetworkDenoiser, tuple[object, LatentDiffusion]] = WeakKeyDictionary()
 """The refiner of a model's last request, so that the next need not load it again."""
@@ -80,11 +81,14 @@ def _check_fit(path: Path, refiner: ModelConfig, model: ModelConfig) -> None:
 def loaded(model: LatentDiffusion, refining: Refining) -> LatentDiffusion:
     """The refiner, beside the model and in its precision."""
     assert refining.refiner is not None
-    dtype = next(model.denoiser.parameters()).dtype
-    key = (refining.refiner_hash, model.device, dtype)
+    key = (refining.refiner_hash, model.device, model.dtype)
     known = _loaded.get(model.denoiser)
     if known is None or known[0] != key:
-        known = (key, shelf.load(shelf.find(refining.refiner), model.device, dtype))
+        one_by_one = (
+            None if model.offload is None else Offload(model.device, model.dtype, beside=model.offload)
+        )
+        path = shelf.find(refining.refiner)
+        known = (key, shelf.load(path, model.device, model.dtype, offload=one_by_one))
         _loaded[model.denoiser] = known
     return known[1]
 

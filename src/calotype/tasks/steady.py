@@ -39,6 +39,7 @@ def steady(model: LatentDiffusion, pictures: int) -> Model:
     """
 
     def denoiser(x: Tensor, sigma: Tensor, condition: Conditioning) -> Tensor:
+        model.bring("denoiser")
         # The level is embedded once, not for each row: faster, and the same in a batch of any size.
         result: Tensor = model.denoiser(x, sigma[:1], condition)
         return result
@@ -55,10 +56,9 @@ def steady(model: LatentDiffusion, pictures: int) -> Model:
 
     def call(x: Tensor, sigma: Tensor, condition: Conditioning) -> Tensor:
         known = _agrees.setdefault(model.denoiser, {})
-        dtype = next(model.denoiser.parameters()).dtype
         strength = condition.strength  # ControlNets with none are not run
         running = None if strength is None else tuple((strength != 0).flatten().tolist())
-        case = (x.shape, condition.sizes(), running, pictures, dtype, torch.get_num_threads())
+        case = (x.shape, condition.sizes(), running, pictures, model.dtype, torch.get_num_threads())
         if case not in known:
             result = one_by_one(x, sigma, condition)
             known[case] = torch.equal(result, denoiser(x, sigma, condition))

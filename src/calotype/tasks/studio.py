@@ -15,6 +15,7 @@ from calotype.checkpoints import shelf
 from calotype.errors import InputError
 from calotype.models.allocation import keep_freed
 from calotype.models.latent_diffusion import LatentDiffusion
+from calotype.models.offload import Offload
 from calotype.safety.policy import Safety
 from calotype.tasks.finish import guarded, is_shipped
 from calotype.tasks.generate import Event, Notice
@@ -108,6 +109,7 @@ def load(
     vae: str | None = None,
     offline: bool = False,
     safety: Safety | None = None,
+    offload: bool = False,
 ) -> Studio:
     """A shipped model by name, or one from a file, a diffusers folder, the folder CALOTYPE_MODELS, or the
     Hugging Face hub by its id (`owner/name`, `owner/name:fp16`).
@@ -118,12 +120,15 @@ def load(
     vae         a file or folder whose autoencoder is used instead of the model's own
     offline     take an id from the hub's local cache only
     safety      the content check and the like; None for `Safety()`
+    offload     networks come to the device one at a time, from their file: less memory, slower between them
 
     Raises InputError for an unknown name or device, FetchError for an id that cannot be had, CheckpointError
     for a file that cannot be used.
     """
     path = shelf.find(model, fetch=not offline)
-    loaded = shelf.load(path, pick_device(device), dtype, prediction=prediction, vae=vae)
+    place = pick_device(device)
+    one_by_one = Offload(place, dtype) if offload else None
+    loaded = shelf.load(path, place, dtype, prediction=prediction, vae=vae, offload=one_by_one)
     return Studio(loaded, model, safety)
 
 
