@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -112,6 +113,39 @@ def test_a_refiner(http: httpx.Client, served: Live) -> None:
     path = str(served.desk.models.named("second").path)
     assert found.tobytes() == alone(served, **fields, refiner=path)
     assert served.desk.models.without_places(f"{path} is lost") == "second.safetensors is lost"
+
+
+def test_a_refiner_as_automatic1111_names_it(http: httpx.Client, served: Live) -> None:
+    body = {"prompt": "a red apple", "steps": 4, "seed": 7, "sampler_name": "Euler", "cfg_scale": 3}
+    body |= {"width": 32, "height": 32, "refiner_checkpoint": "second [abc]", "refiner_switch_at": 0.5}
+    same = {"prompts": "a red apple", "steps": 4, "seed": 7, "sampler": "euler", "guidance": 3}
+    same |= {"noise": "philox", "prompt_syntax": "a1111", "width": 32, "height": 32}
+    refined = {"refiner": str(served.desk.models.named("second").path), "refiner_at": 0.5}
+    answer = http.post("/sdapi/v1/txt2img", json=body).json()
+    assert opened(base64.b64decode(answer["images"][0])).tobytes() == alone(served, **same, **refined)
+    assert ", Refiner: second [" in json.loads(answer["info"])["infotexts"][0]
+    assert "], Refiner switch at: 0.5, " in json.loads(answer["info"])["infotexts"][0]
+    begun: dict[str, Any] = {"image": picture((32, 32)), "strength": 0.75}
+    image = {**body, "init_images": [text(picture((32, 32)))]}
+    answer = http.post("/sdapi/v1/img2img", json=image).json()
+    assert opened(base64.b64decode(answer["images"][0])).tobytes() == alone(
+        served, **same, **refined, **begun
+    )
+    for off in ({"refiner_checkpoint": "None"}, {"refiner_switch_at": 1}):
+        answer = http.post("/sdapi/v1/txt2img", json=body | off).json()
+        assert opened(base64.b64decode(answer["images"][0])).tobytes() == alone(served, **same)
+    for wrong, status, told in (
+        ({"refiner_checkpoint": "/etc/passwd"}, 404, "no model '/etc/passwd'"),
+        ({"refiner_checkpoint": "photo"}, 422, "cannot draw"),
+        ({"refiner_switch_at": None}, 422, "refiner_switch_at above 0"),
+        ({"refiner_switch_at": 1.5}, 422, "refiner_switch_at above 0"),
+        ({"refiner_switch_at": 0.001}, 422, "has none of the 4 steps"),
+    ):
+        refused = http.post("/sdapi/v1/txt2img", json=body | wrong)
+        assert (refused.status_code, told in refused.text) == (status, True), refused.text
+    masked = {**image, "mask": text(picture((32, 32)).convert("L"))}
+    refused = http.post("/sdapi/v1/img2img", json=masked)
+    assert (refused.status_code, "not with mask" in refused.text) == (422, True), refused.text
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,8 @@ class TextToImage(BaseModel):
     hr_second_pass_steps: int = 0
     hr_resize_x: int = 0
     hr_resize_y: int = 0
+    refiner_checkpoint: str | None = None
+    refiner_switch_at: float | None = None
 
     def request(self, model: str, **begun: Any) -> Request:
         """`begun` says what the pictures begin from, where that is not noise.
@@ -89,6 +91,7 @@ class TextToImage(BaseModel):
             wrap="xy" if self.tiling else None,
             vary=self.subseed_strength or None,
             vary_seed=self.subseed if self.subseed_strength and self.subseed != -1 else None,
+            **self._refined(),
             **({"width": self.width, "height": self.height} | self._larger() | begun),
         )
 
@@ -117,6 +120,20 @@ class TextToImage(BaseModel):
             "strength": 0.7 if self.denoising_strength is None else self.denoising_strength,
         }
 
+    def _refined(self) -> dict[str, Any]:
+        """The fields of their refiner, which takes over at the same noise level as ours.
+
+        Refusal where they do not say when."""
+        if self.refiner_checkpoint in (None, "", "None", "none") or self.refiner_switch_at == 1:
+            return {}
+        if self.refiner_switch_at is None or not 0 < self.refiner_switch_at < 1:
+            raise Refusal(
+                422,
+                "invalid_request",
+                "refiner_checkpoint needs a refiner_switch_at above 0 and below 1; 0.8 is usual.",
+            )
+        return {"refiner": bare(self.refiner_checkpoint), "refiner_at": self.refiner_switch_at}
+
 
 ENLARGERS = {"Latent": "latents", "Latent (bicubic)": "latents", "None": "pixels", "Lanczos": "pixels"}
 """What their high-resolution fix enlarges; both ways by a bicubic here."""
@@ -131,7 +148,6 @@ WANTED = (
     "hr_negative_prompt",
     "styles",
     "script_name",
-    "refiner_checkpoint",
 )
 """Fields that would change the picture and are not served: refused when set, never ignored."""
 

@@ -10,6 +10,7 @@ https://github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/Features#png-info
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -65,8 +66,12 @@ def write(record: Record, words: bool = True) -> str:
         "Seed": request.seed,
         "Size": f"{request.width}x{request.height}",
         "Model hash": record.weights_hash.removeprefix("sampled-")[:10],
-        "Model": re.sub(r"[,:\n]", " ", record.model_name),
+        "Model": _plain(record.model_name),
     }
+    if request.refiner is not None and words:
+        digest = (request.refiner_hash or "").removeprefix("sampled-")[:10]
+        facts["Refiner"] = f"{_plain(Path(request.refiner).stem)} [{digest}]"
+        facts["Refiner switch at"] = request.refiner_at
     if request.clip_skip is not None:
         facts["Clip skip"] = request.clip_skip
     facts["Version"] = f"calotype {record.version}"
@@ -74,6 +79,11 @@ def write(record: Record, words: bool = True) -> str:
     if request.negative and words:
         lines.append(f"Negative prompt: {request.negative}")
     return "\n".join([*lines, ", ".join(f"{name}: {value}" for name, value in facts.items())])
+
+
+def _plain(name: str) -> str:
+    """Without what separates facts there."""
+    return re.sub(r"[,:\n]", " ", name)
 
 
 def read(text: str) -> dict[str, Any]:
