@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -29,8 +30,10 @@ def stock(place: Path, tiny: LatentDiffusion) -> tuple[dict[str, Path], Path]:
     randomise(net)
     save_file(diffusers_names.controlnet().write(net.state_dict()), folder / "canny.safetensors")
     (folder / "broken.safetensors").write_bytes(b"nothing")
-    for name in ("tiny", "second"):
-        native.save(models / f"{name}.safetensors", tiny)
+    native.save(models / "tiny.safetensors", tiny)
+    second = copy.deepcopy(tiny)
+    randomise(second.denoiser)
+    native.save(models / "second.safetensors", second)
     # small pictures: 512 pixels a side are more than a test should draw
     guided = build(dataclasses.replace(CONFIGS["sd1"], size=32), TOKENIZER)
     randomise(guided.denoiser)  # a fresh one looks at nothing

@@ -121,6 +121,7 @@ def test_a_refiner_as_automatic1111_names_it(http: httpx.Client, served: Live) -
     same = {"prompts": "a red apple", "steps": 4, "seed": 7, "sampler": "euler", "guidance": 3}
     same |= {"noise": "philox", "prompt_syntax": "a1111", "width": 32, "height": 32}
     refined = {"refiner": str(served.desk.models.named("second").path), "refiner_at": 0.5}
+    assert alone(served, **same, **refined) != alone(served, **same)
     answer = http.post("/sdapi/v1/txt2img", json=body).json()
     assert opened(base64.b64decode(answer["images"][0])).tobytes() == alone(served, **same, **refined)
     assert ", Refiner: second [" in json.loads(answer["info"])["infotexts"][0]
@@ -139,7 +140,7 @@ def test_a_refiner_as_automatic1111_names_it(http: httpx.Client, served: Live) -
         ({"refiner_checkpoint": "photo"}, 422, "cannot draw"),
         ({"refiner_switch_at": None}, 422, "refiner_switch_at above 0"),
         ({"refiner_switch_at": 1.5}, 422, "refiner_switch_at above 0"),
-        ({"refiner_switch_at": 0.001}, 422, "has none of the 4 steps"),
+        ({"refiner_switch_at": 0.9999}, 422, "has none of the 4 steps"),
     ):
         refused = http.post("/sdapi/v1/txt2img", json=body | wrong)
         assert (refused.status_code, told in refused.text) == (status, True), refused.text
