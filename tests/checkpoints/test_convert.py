@@ -65,9 +65,7 @@ def test_diffusers_draws_icons_as_we_do(tmp_path: Path) -> None:
     from diffusers import StableDiffusionPipeline
 
     convert("icons", tmp_path / "icons")
-    pipe: Any = StableDiffusionPipeline.from_pretrained(
-        tmp_path / "icons", torch_dtype=torch.float32, trust_remote_code=True
-    )
+    pipe: Any = StableDiffusionPipeline.from_pretrained(tmp_path / "icons", trust_remote_code=True)
     pipe.set_progress_bar_config(disable=True)
     asked = {"prompt": "a red apple", "negative_prompt": "a green car", "guidance_scale": 4.0}
     noise = PictureNoise([7])(torch.zeros(1, 16, 16, 16))
