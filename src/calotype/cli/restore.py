@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from calotype.cli import safety
+
 if TYPE_CHECKING:
     from calotype.models.pixel_diffusion import PixelDiffusion
+    from calotype.safety.policy import Safety
     from calotype.tasks.photo_file import Photo
     from calotype.tasks.restore import Options, Restored
 
@@ -55,6 +58,10 @@ def denoise(
     model: Model = "photo",
     fast: Fast = False,
     device: Device = None,
+    content_check: safety.ContentCheck = None,
+    content_threshold: safety.Threshold = None,
+    watermark: safety.Mark = False,
+    sign: safety.Sign = None,
 ) -> None:
     """Take the noise out of a photograph."""
     from calotype.errors import InputError
@@ -66,12 +73,13 @@ def denoise(
         raise InputError("--sigma tells of white noise and --camera of a camera's; give one of them.")
     known = None if gain is None else CameraNoise(gain, read / 255)
     options = Options(samples=samples or 0, seed=seed, steps=steps, tile=tile)
-    photo, loaded = _opened(picture, output, model, fast, device)
+    guards = safety.safety(content_check, content_threshold, None, "full", watermark, sign)
+    photo, loaded = _opened(picture, output, guards, model, fast, device)
     with _watching() as watch:
         found = run(
             loaded, photo, sigma=sigma, camera=known, estimate=not camera, options=options, watch=watch
         )
-    _write(output, found)
+    _write(output, found, loaded, guards)
 
 
 def inpaint(
@@ -88,17 +96,22 @@ def inpaint(
     model: Model = "photo",
     fast: Fast = False,
     device: Device = None,
+    content_check: safety.ContentCheck = None,
+    content_threshold: safety.Threshold = None,
+    watermark: safety.Mark = False,
+    sign: safety.Sign = None,
 ) -> None:
     """Fill in what is missing of a photograph: scratches, lettering, lost pixels."""
     from calotype.tasks.photo_file import read_photo
     from calotype.tasks.restore import inpaint as run
 
     missing = read_photo(mask).pixels.mean(0) > 0.5
-    photo, loaded = _opened(picture, output, model, fast, device, beside=mask)
+    guards = safety.safety(content_check, content_threshold, None, "full", watermark, sign)
+    photo, loaded = _opened(picture, output, guards, model, fast, device, beside=mask)
     options = _options(samples, seed, steps, tile, jacobian)
     with _watching() as watch:
         found = run(loaded, photo, missing, options=options, watch=watch)
-    _write(output, found)
+    _write(output, found, loaded, guards)
 
 
 def upscale(
@@ -114,15 +127,20 @@ def upscale(
     model: Model = "photo",
     fast: Fast = False,
     device: Device = None,
+    content_check: safety.ContentCheck = None,
+    content_threshold: safety.Threshold = None,
+    watermark: safety.Mark = False,
+    sign: safety.Sign = None,
 ) -> None:
     """Make a photograph larger: shrunk again, the result is the picture given."""
     from calotype.tasks.restore import upscale as run
 
-    photo, loaded = _opened(picture, output, model, fast, device, grow=max(1, scale))
+    guards = safety.safety(content_check, content_threshold, None, "full", watermark, sign)
+    photo, loaded = _opened(picture, output, guards, model, fast, device, grow=max(1, scale))
     options = _options(samples, seed, steps, tile, jacobian)
     with _watching() as watch:
         found = run(loaded, photo, scale, sigma=sigma, options=options, watch=watch)
-    _write(output, found)
+    _write(output, found, loaded, guards)
 
 
 def deblur(
@@ -141,17 +159,22 @@ def deblur(
     model: Model = "photo",
     fast: Fast = False,
     device: Device = None,
+    content_check: safety.ContentCheck = None,
+    content_threshold: safety.Threshold = None,
+    watermark: safety.Mark = False,
+    sign: safety.Sign = None,
 ) -> None:
     """Undo a known blur."""
     from calotype.tasks.photo_file import read_photo
     from calotype.tasks.restore import deblur as run
 
     shape = None if kernel is None else read_photo(kernel).pixels.mean(0)
-    photo, loaded = _opened(picture, output, model, fast, device, beside=kernel)
+    guards = safety.safety(content_check, content_threshold, None, "full", watermark, sign)
+    photo, loaded = _opened(picture, output, guards, model, fast, device, beside=kernel)
     options = _options(samples, seed, steps, tile, jacobian)
     with _watching() as watch:
         found = run(loaded, photo, blur=blur, kernel=shape, sigma=sigma, options=options, watch=watch)
-    _write(output, found)
+    _write(output, found, loaded, guards)
 
 
 def _options(samples: int | None, seed: int, steps: int, tile: int, jacobian: bool) -> Options:
@@ -164,6 +187,7 @@ def _options(samples: int | None, seed: int, steps: int, tile: int, jacobian: bo
 def _opened(
     picture: Path,
     output: Path,
+    guards: Safety,
     model: str,
     fast: bool,
     device: str | None,
@@ -178,7 +202,7 @@ def _opened(
     from calotype.tasks.studio import pick_device
 
     photo = read_photo(picture, grow)
-    check_photo_path(output, photo)
+    check_photo_path(output, photo, guards.signer)
     check_writable([output])
     keep_sources([output], [picture] if beside is None else [picture, beside])
     place = pick_device(device)
@@ -202,20 +226,29 @@ def _watching() -> Iterator[Callable[[int, int], None]]:
         yield watch
 
 
-def _write(output: Path, found: Restored) -> None:
+def _write(output: Path, found: Restored, model: PixelDiffusion, guards: Safety) -> None:
     """The result, and of several samples each, their deviation as numbers and as a map in colours."""
+    from calotype.tasks.finish import UNCHECKED, finished_photo
     from calotype.tasks.photo_file import write_photo
     from calotype.tasks.uncertainty import write_deviation
 
     if found.told:
         print(found.told)
-    write_photo(output, found.photo)
-    print(output)
+    found, verdicts = finished_photo(found, model, guards)
     digits = len(str(max(0, len(found.samples) - 1)))
-    for i, sample in enumerate(found.samples):
-        path = output.with_name(f"{output.stem}-sample-{i:0{digits}}{output.suffix}")
-        write_photo(path, sample)
+    samples = [
+        output.with_name(f"{output.stem}-sample-{i:0{digits}}{output.suffix}")
+        for i in range(len(found.samples))
+    ]
+    for path, photo in zip([output, *samples], [found.photo, *found.samples], strict=True):
+        write_photo(path, photo, guards.signer)
         print(path)
     if found.deviation is not None:
         for path in write_deviation(output, found.deviation):
             print(path)
+    for path, verdict in zip([output, *samples], verdicts, strict=bool(verdicts)):
+        if verdict.decision == "unchecked":
+            print(f"calotype: {UNCHECKED}", file=sys.stderr)
+            break
+        grey = "; a grey one stands in its place" if verdict.decision == "withheld" else ""
+        print(f"calotype: content check of {path}: {verdict.told()}{grey}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The options by which the owner guards pictures; `generate`, `vary` and `serve` share them."""
+"""The options by which the owner guards pictures; all that draw or restore, and `serve`, share them."""
 
 from __future__ import annotations
 

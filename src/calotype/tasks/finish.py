@@ -6,6 +6,8 @@ import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+import numpy as np
+
 from calotype.checkpoints import native, shelf
 from calotype.errors import CheckpointError
 from calotype.models.latent_diffusion import LatentDiffusion
@@ -14,9 +16,11 @@ from calotype.safety import content, watermark
 from calotype.safety.content import Verdict
 from calotype.safety.policy import Safety
 from calotype.tasks.generate import Event, Notice, generate
+from calotype.tasks.photo_file import Photo
 from calotype.tasks.picture import Picture
+from calotype.tasks.posterior import Restored
 from calotype.tasks.request import Request, ResolvedRequest
-from calotype.tasks.restoration import RestoredPicture
+from calotype.tasks.restoration import RestoredPicture, shown
 
 UNCHECKED = (
     "The content check, which is on for models that do not come with Calotype, is not installed, and the "
@@ -80,6 +84,35 @@ def finished_restoration(
             record = {**picture.record, "watermark": watermark.NAME}
             picture = replace(picture, image=watermark.embed(picture.image), record=record)
         yield picture
+
+
+def finished_photo(
+    found: Restored, model: PixelDiffusion, safety: Safety
+) -> tuple[Restored, tuple[Verdict, ...]]:
+    """What a restoration made as its files may hold it, and what was said of the result and each sample.
+
+    Where one is withheld, of how the samples differ nothing is left: it shows the same outlines.
+    """
+    photos, deviation = [found.photo, *found.samples], found.deviation
+    verdicts: tuple[Verdict, ...] = ()
+    if safety.checks(model.weights_hash in _shipped()):
+        verdicts = tuple(safety.judge(shown(photo)) for photo in photos)
+    for place, photo in enumerate(photos):
+        if verdicts and verdicts[place].decision == "withheld":
+            grey = photo.with_pixels(np.full_like(photo.pixels, 128 / 255))
+            photos[place] = replace(grey, alpha=None, exif=None)
+            deviation = None if deviation is None else np.zeros_like(deviation)
+        elif safety.watermark:
+            photos[place] = _marked_photo(photo)
+    return replace(found, photo=photos[0], samples=tuple(photos[1:]), deviation=deviation), verdicts
+
+
+def _marked_photo(photo: Photo) -> Photo:
+    """With the mark that it gets in RGB of 8 bits; grey stays grey, and 16 bits keep the lower eight."""
+    image = shown(photo)
+    change = np.asarray(watermark.embed(image), np.float32) - np.asarray(image, np.float32)  # (H W 3)
+    change = change[..., : len(photo.pixels)].transpose(2, 0, 1)  # (H W 3) -> (C H W)
+    return photo.with_pixels((photo.pixels + change / 255).clip(0, 1))
 
 
 def is_shipped(model: LatentDiffusion, request: ResolvedRequest) -> bool:

@@ -19,6 +19,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from calotype import durable
 from calotype.errors import InputError, OutputError
+from calotype.safety.provenance import EDITED, Signer
 
 Floats = NDArray[np.float32]
 
@@ -206,7 +207,7 @@ def _exif(picture: Image.Image) -> bytes | None:
     return exif.tobytes() if len(exif) else None
 
 
-def check_photo_path(path: Path, photo: Photo) -> None:
+def check_photo_path(path: Path, photo: Photo, signer: Signer | None = None) -> None:
     """OutputError, before any work is done, where the photograph could not be kept whole under that name."""
     suffix = path.suffix.lower()
     if suffix not in WRITTEN:
@@ -215,13 +216,15 @@ def check_photo_path(path: Path, photo: Photo) -> None:
         raise OutputError(f"The folder {path.parent} does not exist; make it or name another.")
     if photo.bits == 16 and suffix != ".png":
         raise OutputError(f"The picture has 16 bits, which {path} cannot keep here; write a .png.")
+    if signer is not None and suffix != ".png":
+        raise OutputError(f"Only a PNG can be signed, not {path}; write a .png, or leave --sign out.")
     if photo.alpha is not None and suffix in {".jpg", ".jpeg"}:
         raise OutputError(f"The picture is transparent in places, which {path} cannot keep; write a .png.")
 
 
-def write_photo(path: Path, photo: Photo) -> None:
-    """Write under a temporary name, then rename; OutputError where that fails."""
-    check_photo_path(path, photo)
+def write_photo(path: Path, photo: Photo, signer: Signer | None = None) -> None:
+    """Write under a temporary name, then rename; OutputError where that fails.  `signer` signs a PNG."""
+    check_photo_path(path, photo, signer)
     top = 2**photo.bits - 1
     planes = photo.pixels if photo.alpha is None else np.concatenate([photo.pixels, photo.alpha[None]])
     # (C H W) -> (H W C)
@@ -242,6 +245,8 @@ def write_photo(path: Path, photo: Photo) -> None:
             Image.fromarray(np.ascontiguousarray(shown)).save(
                 partial, WRITTEN[path.suffix.lower()], **options
             )
+        if signer is not None:
+            partial.write_bytes(signer.sign(partial.read_bytes(), EDITED))
         durable.rename(partial, path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {(error.strerror or str(error)).lower()}.") from None

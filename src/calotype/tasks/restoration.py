@@ -231,14 +231,15 @@ def pictures(asked: Restoration, found: restore.Restored, model: PixelDiffusion)
         "request": asked.model_dump(mode="json", exclude_defaults=True),
     }
     for index, photo in enumerate((found.photo, *found.samples)):
-        yield RestoredPicture(_shown(photo), index, record)
+        yield RestoredPicture(shown(photo), index, record)
     if found.deviation is not None:
         top = float(np.quantile(np.sqrt((found.deviation**2).mean(0)), 0.995))
         colours = PIL.Image.fromarray(heat_map(found.deviation, top))
         yield RestoredPicture(colours, asked.pictures - 1, record, f"{255 * top:.2f} of 255 is brightest")
 
 
-def _shown(photo: Photo) -> PIL.Image.Image:
+def shown(photo: Photo) -> PIL.Image.Image:
+    """In RGB of 8 bits, without its alpha."""
     levels = np.rint(photo.pixels.clip(0, 1) * 255).astype(np.uint8)
     # (C H W) -> (H W 3)
     return PIL.Image.fromarray(np.ascontiguousarray(levels.transpose(1, 2, 0).repeat(3 // len(levels), 2)))
