@@ -136,6 +136,32 @@ def denoise_scene(browser: Browser, address: str, folder: Path) -> None:
     shot(page, "page-denoise.png", whole=True)
 
 
+def mend_scene(browser: Browser, address: str, folder: Path) -> None:
+    """A photograph with scratches painted over, and mended."""
+    photo = np.array(PIL.Image.fromarray(data.chelsea()[:300, 75:375]).resize((256, 256)))
+    for top, left in ((40, 30), (150, 120), (90, 170)):
+        for i in range(60):
+            photo[top + i : top + i + 3, left + i // 2 : left + i // 2 + 3] = 255
+    PIL.Image.fromarray(photo).save(folder / "scratched.png")
+    page = opened(browser, address, 1180, 1000)
+    begin(page, "inpaint", folder / "scratched.png")
+    page.fill("#brush", "5")
+    page.locator("#mask").scroll_into_view_if_needed()
+    box = page.locator("#mask").bounding_box()
+    assert box is not None
+    side = box["width"] / 256
+    for top, left in ((40, 30), (150, 120), (90, 170)):
+        page.mouse.move(box["x"] + side * left, box["y"] + side * top)
+        page.mouse.down()
+        page.mouse.move(box["x"] + side * (left + 32), box["y"] + side * (top + 62), steps=6)
+        page.mouse.up()
+    page.fill("#seed", "7")
+    page.click("#go")
+    page.wait_for_selector("#compare:not([hidden])", timeout=MINUTES)
+    done(page)
+    shot(page, "page-mend.png", whole=True)
+
+
 def phone_scene(browser: Browser, address: str, _: Path) -> None:
     page = opened(browser, address, 375, 812, "zh-CN")
     draw(page, "一个红苹果", 2, 7)
@@ -148,6 +174,7 @@ SCENES = {
     "edit": edit_scene,
     "outpaint": outpaint_scene,
     "denoise": denoise_scene,
+    "mend": mend_scene,
     "phone": phone_scene,
 }
 

@@ -245,7 +245,7 @@ def test_a_finger_paints(live: Live, browser: Browser, photo: Path) -> None:
 
 
 @pytest.mark.verify
-@pytest.mark.parametrize("task", ["denoise", "upscale"])
+@pytest.mark.parametrize("task", ["denoise", "upscale", "inpaint", "deblur"])
 def test_a_photograph_is_restored(
     live: Live, browser: Browser, photo: Path, tmp_path: Path, task: str
 ) -> None:
@@ -256,6 +256,13 @@ def test_a_photograph_is_restored(
     page.fill("#samples", "2")
     page.fill("#passes", "2")
     page.fill("#seed", "5")
+    if task == "inpaint":
+        page.click("#go")
+        assert page.text_content("#problem") == "Paint what is missing first."
+        page.focus("#mask")
+        page.keyboard.press("Space")  # a dot in the middle
+    if task == "deblur":
+        page.fill("#blur", "1.2")
     assert page.evaluate(LABELS) == []
     page.click("#go")
     expect(page.locator("#compare")).to_be_visible(timeout=60_000)
@@ -273,11 +280,20 @@ def test_a_photograph_is_restored(
     found = tmp_path / "found.png"
     found.write_bytes(data)
     with PIL.Image.open(found) as restored:
-        assert restored.size == ((64, 48) if task == "denoise" else (128, 96))
+        assert restored.size == ((128, 96) if task == "upscale" else (64, 48))
+        if task == "inpaint":
+            with PIL.Image.open(photo) as before:
+                whole, mended = np.asarray(before), np.asarray(restored.convert("RGB"))
+            assert np.array_equal(whole[:, :16], mended[:, :16])  # not painted
+            assert not np.array_equal(whole[20:28, 28:36], mended[20:28, 28:36])
+    assert job["request"]["blur"] == (1.2 if task == "deblur" else None)
+    if task == "deblur":
+        page.fill("#blur", "3")
     page.select_option("#task", "draw")
     page.set_input_files("#file", found)  # its settings come back
     expect(page.locator("#task")).to_have_value(task)
     assert (page.input_value("#seed"), page.input_value("#passes")) == ("5", "2")
+    assert page.input_value("#blur") == ("1.2" if task == "deblur" else "1.5")
     page.click("#gallery li:first-child button")
     assert "where the samples differ" in str(page.text_content("#viewer-facts"))
     assert wrong == []
@@ -311,7 +327,7 @@ CONTRAST = """() => {
 def test_contrast(live: Live, browser: Browser, photo: Path, scheme: Any) -> None:
     """WCAG's AA: 4.5 to 1 for text, in every mode."""
     page, _ = opened(browser, live.address, color_scheme=scheme)
-    for task in ("draw", "edit", "denoise"):
+    for task in ("draw", "edit", "denoise", "inpaint", "deblur"):
         if task == "draw":
             page.select_option("#task", task)
         else:

@@ -190,7 +190,7 @@ def test_history_after_a_restart(tiny_file: Path, browser: Browser, tmp_path: Pa
 
 def test_a_telephone(stocked: Live, browser: Browser, photo: Path) -> None:
     page, wrong = opened(browser, stocked.address, locale="zh-CN", viewport={"width": 360, "height": 740})
-    for task in ("draw", "edit", "outpaint", "denoise", "upscale"):
+    for task in ("draw", "edit", "outpaint", "denoise", "upscale", "inpaint", "deblur"):
         page.select_option("#task", task)
         if task != "draw":
             page.set_input_files("#image", photo)
@@ -206,7 +206,7 @@ def test_axe(stocked: Live, browser: Browser, photo: Path, scheme: Any) -> None:
 
     page, _ = opened(browser, stocked.address, color_scheme=scheme, viewport={"width": 1200, "height": 1000})
     axe = Axe()
-    for task in ("draw", "edit", "outpaint", "denoise", "upscale"):
+    for task in ("draw", "edit", "outpaint", "denoise", "upscale", "inpaint", "deblur"):
         page.select_option("#task", task)
         if task != "draw":
             page.set_input_files("#image", photo)

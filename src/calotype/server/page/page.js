@@ -8,7 +8,7 @@ import { otherLanguage, speak, word } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const FIELDS = ["prompt", "negative", "model", "count", "width", "height", "steps", "guidance", "sampler", "grid", "seed",
-  "task", "strength", "samples", "passes", "sigma", "scale", ...extras.FIELDS];
+  "task", "strength", "samples", "passes", "sigma", "scale", "blur", ...extras.FIELDS];
 const pictures = []; // of the gallery, the newest first: {url, prompt, seed, job}
 let models = [];
 let current = null; // the job that is watched
@@ -90,7 +90,8 @@ async function draw(event) {
   event?.preventDefault();
   if (!$("form").reportValidity()) return;
   $("problem").textContent = "";
-  if (tasks.needsPicture()) return void ($("problem").textContent = word("need"));
+  const lacking = tasks.lacking();
+  if (lacking) return void ($("problem").textContent = word(lacking));
   try {
     const before = tasks.restores() ? tasks.picture() : null;
     await watch(await submit(await tasks.body(request())), before);
@@ -290,9 +291,8 @@ async function start() {
   try {
     const [offered, list, addons] = await Promise.all([get("/v1/choices"), get("/v1/models"), get("/v1/addons")]);
     models = list.data.filter((model) => model.kind === "draw");
-    for (const name of ["denoise", "upscale"]) {
-      $("task").querySelector(`[value=${name}]`).disabled = !list.data.some((model) => model.kind === "restore");
-    }
+    const able = list.data.some((model) => model.kind === "restore");
+    for (const name of tasks.RESTORE) $("task").querySelector(`[value=${name}]`).disabled = !able;
     $("model").replaceChildren(...models.map((model) => new Option(model.id, model.id, model.default, model.default)));
     choices($("sampler"), Object.keys(offered.samplers));
     choices($("grid"), offered.grids);

@@ -12,8 +12,11 @@ const mask = new Mask($("mask"), () => {
   $("undo").disabled = $("clear").disabled = mask.empty;
 });
 
+export const RESTORE = ["denoise", "upscale", "inpaint", "deblur"];
+
 export const task = () => $("task").value;
-export const restores = () => task() === "denoise" || task() === "upscale";
+export const restores = () => RESTORE.includes(task());
+const paints = () => task() === "edit" || task() === "inpaint";
 export const picture = () => shown;
 
 // Shows the fields of the task, and hides the others.
@@ -24,11 +27,14 @@ export function arrange() {
   for (const field of document.querySelectorAll("[data-for] :is(input, textarea, select)")) {
     field.disabled = field.closest("[data-for][hidden]") !== null;
   }
-  const name = $("go").firstElementChild;
+  const [name, help] = [$("go").firstElementChild, $("mask-help")];
   name.dataset.word = restores() ? "restore" : "go";
-  name.textContent = word(name.dataset.word);
-  $("painting").hidden = task() !== "edit" || !file;
-  $("begun").hidden = !(restores() || task() === "outpaint") || !file;
+  help.dataset.word = task() === "inpaint" ? "missing_help" : "mask_help";
+  for (const node of [name, help]) node.textContent = word(node.dataset.word);
+  $("sigma").dataset.hint = { upscale: "none", deblur: "sigma_one" }[task()] ?? "sigma_hint";
+  $("sigma").placeholder = word($("sigma").dataset.hint);
+  $("painting").hidden = !paints() || !file;
+  $("begun").hidden = paints() || task() === "draw" || !file;
 }
 
 export async function choose(chosen) {
@@ -52,7 +58,8 @@ export function sizes({ width, height }, { size, multiple_of }) {
 export function restoration() {
   const asked = { task: task(), samples: Number($("samples").value), steps: Number($("passes").value) };
   if (task() === "upscale") asked.scale = Number($("scale").value);
-  if ($("sigma").value) asked.sigma = Number($("sigma").value);
+  if (task() === "deblur") asked.blur = Number($("blur").value);
+  if ($("sigma").value && task() !== "inpaint") asked.sigma = Number($("sigma").value);
   if ($("seed").value.trim()) asked.seed = $("seed").value.trim();
   return asked;
 }
@@ -65,20 +72,26 @@ export async function body(asked) {
   form.set("request", JSON.stringify(asked));
   if (task() !== "draw") form.set("image", file);
   if (!restores() && extras.guided()) form.set("control-0", extras.controlPicture());
-  if (task() === "edit" && !mask.empty) form.set("mask", await mask.blob(), "mask.png");
+  if (paints() && !mask.empty) form.set("mask", await mask.blob(), "mask.png");
   return form;
 }
 
 export function recall(told) {
   const drawn = told.margin ? "outpaint" : told.image ? "edit" : "draw";
-  $("task").value = told.task in { denoise: 1, upscale: 1 } ? told.task : drawn;
-  for (const [name, value] of [["samples", told.samples], ["passes", told.task && told.steps], ["scale", told.scale], ["sigma", told.sigma], ["strength", told.strength]]) {
+  $("task").value = RESTORE.includes(told.task) ? told.task : drawn;
+  for (const [name, value] of [["samples", told.samples], ["passes", told.task && told.steps], ["scale", told.scale], ["blur", told.blur], ["sigma", told.sigma], ["strength", told.strength]]) {
     if (value !== undefined && value !== null) $(name).value = value;
   }
   arrange();
 }
 
 export const needsPicture = () => (task() !== "draw" && !file) || (!restores() && extras.needsControl());
+
+// What to say where something is missing before a job can be made, null where nothing is.
+export function lacking() {
+  if (needsPicture()) return "need";
+  return task() === "inpaint" && mask.empty ? "need_mask" : null;
+}
 
 $("task").addEventListener("change", arrange);
 $("brush").addEventListener("input", () => (mask.brush = Number($("brush").value)));
