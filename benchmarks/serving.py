@@ -1,10 +1,12 @@
 """The server under load, beside a plain FastAPI wrapper round diffusers with the same model; and at rest.
 
-    python benchmarks/serving.py load OUT --jobs 500 [--peer FOLDER] [-- --replicas 2 --threads 1]
-    python benchmarks/serving.py check OUT --threads 1
+    python benchmarks/serving.py load OUT [--legs one many] [--jobs 500] [-- --replicas 2 --threads 1]
+    python benchmarks/serving.py load OUT --legs peer-one peer-many --peer FOLDER
+    python benchmarks/serving.py check OUT --threads 1 [--part 0/2]
     python benchmarks/serving.py rest [-- --threads 1]
 
-`load` keeps every PNG in OUT and its times in OUT/load.json; `check` then draws each request alone and
+`load` keeps every PNG in OUT and, as soon as a leg is over, its times in OUT/load.json; called again, it adds
+to them, and `--first` and `--jobs` say with which requests.  `check` then draws each request alone and
 compares pixels.  FOLDER is what `calotype convert icons FOLDER --format diffusers` writes.  What follows `--`
 are options of `calotype serve`.  `rest`: memory over 1,000 jobs, the time to cancel, an idle server's share
 of a core.
@@ -15,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -96,15 +99,15 @@ def drawn(
     """Pictures by seed, and how long they took; every client asks again as soon as it is served."""
     pictures: dict[int, bytes] = {}
     waits: list[float] = []
-    lock, rest = threading.Lock(), iter(requests)
+    lock, rest = threading.Lock(), list(reversed(requests))
 
     def client() -> None:
         with httpx.Client(base_url=address, timeout=600, trust_env=False) as http:
             while True:
                 with lock:
-                    request = next(rest, None)
-                if request is None:
-                    return
+                    if not rest:
+                        return
+                    request = rest.pop()
                 began = time.perf_counter()
                 picture = draw(http, request)
                 with lock:
@@ -114,49 +117,84 @@ def drawn(
 
     began = time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
-        for done in [pool.submit(client) for _ in range(clients)]:
-            done.result()
-    took = time.perf_counter() - began
-    return pictures, {
-        "clients": clients,
-        "pictures": len(pictures),
-        "pictures_a_second": len(pictures) / took,
-        "wait_median_s": statistics.median(waits),
-        "wait_95_s": statistics.quantiles(waits, n=20)[-1],
-    }
+        try:
+            for done in [pool.submit(client) for _ in range(clients)]:
+                done.result()
+        finally:
+            rest.clear()
+    return pictures, {"clients": clients, "seconds": time.perf_counter() - began, "waits": waits}
+
+
+LEGS = {"one": (job, 1), "many": (job, 64), "peer-one": (plain, 1), "peer-many": (plain, 64)}
+"""How a job is asked for, and by how many clients at once."""
 
 
 def load(chosen: argparse.Namespace) -> None:
     chosen.out.mkdir(parents=True, exist_ok=True)
-    requests = [asked(number, chosen.steps) for number in range(chosen.jobs)]
-    alone = [asked(number, chosen.steps) for number in range(chosen.alone)]
-    found: dict[str, Any] = {"steps": chosen.steps, "options": chosen.options}
-    with tempfile.TemporaryDirectory() as data, calotype(chosen.options, Path(data)) as (_, address):
-        drawn(address, job, [asked(WARM + i, chosen.steps) for i in range(8)], 8)
-        _, found["one"] = drawn(address, job, alone, 1)
-        pictures, found["many"] = drawn(address, job, requests, chosen.clients)
-        kept = len(list(Path(data, "pictures").iterdir()))
-        told = httpx.get(f"{address}/metrics", trust_env=False).text
-    found["kept_by_the_server"] = kept - 8 - len(alone)
-    found["batches"] = _counted(told, "batches")
-    for seed, data_of in pictures.items():
-        (chosen.out / f"{seed}.png").write_bytes(data_of)
-    if chosen.peer is not None:
+    place = chosen.out / "load.json"
+    found: dict[str, Any] = {"steps": chosen.steps, "options": chosen.options, "legs": {}}
+    if place.exists():
+        known = json.loads(place.read_text(encoding="utf-8"))
+        if known["steps"] != chosen.steps or known["options"] != chosen.options:
+            raise SystemExit(f"{place} is of other steps or options; give another folder.")
+        found = known
+    ours = [leg for leg in chosen.legs if not leg.startswith("peer")]
+    peers = [leg for leg in chosen.legs if leg.startswith("peer")]
+    if ours:
+        with tempfile.TemporaryDirectory() as data, calotype(chosen.options, Path(data)) as (_, address):
+            for leg in _warmed(ours, address, job, chosen.steps, 8):
+                before = (_kept(data), _batches(address))
+                pictures = _leg(chosen, found, leg, address)
+                lost = len(pictures) - (_kept(data) - before[0])
+                found["legs"][leg]["lost"] = found["legs"][leg].get("lost", 0) + lost
+                if leg == "many":
+                    for seed, picture in pictures.items():
+                        (chosen.out / f"{seed}.png").write_bytes(picture)
+                    print(f"{_batches(address) - before[1]:g} batches")
+                place.write_text(json.dumps(found) + "\n", encoding="utf-8")
+    if peers:
         command = [sys.executable, __file__, "peer", str(chosen.peer)]
         with served(command, r"http://127.0.0.1:\d+") as (_, address):
-            drawn(address, plain, [asked(WARM + i, chosen.steps) for i in range(2)], 1)
-            _, found["peer_one"] = drawn(address, plain, alone, 1)
-            _, found["peer_many"] = drawn(address, plain, requests[: chosen.peer_jobs], chosen.clients)
-    told = json.dumps(found, indent=1)
-    (chosen.out / "load.json").write_text(told + "\n", encoding="utf-8")
-    print(told)
-    print(f"many clients against one: {_ratio(found, 'many', 'one'):.2f}")
-    if chosen.peer is not None:
-        print(f"against the wrapper, many clients: {_ratio(found, 'many', 'peer_many'):.2f}")
+            for leg in _warmed(peers, address, plain, chosen.steps, 2):
+                _leg(chosen, found, leg, address)
+                place.write_text(json.dumps(found) + "\n", encoding="utf-8")
+    rates = {leg: told["pictures"] / told["seconds"] for leg, told in found["legs"].items()}
+    for leg, told in found["legs"].items():
+        waits = told["waits"]
+        print(
+            f"{leg}: {told['pictures']} jobs of {chosen.steps} steps, {rates[leg]:.3f} pictures/s, wait "
+            f"{statistics.median(waits):.2f} s in the median, {statistics.quantiles(waits, n=20)[-1]:.2f} s "
+            f"at the 95th percentile, {told.get('lost', 0)} lost"
+        )
+    for leg, other in (("many", "one"), ("one", "peer-one"), ("many", "peer-many")):
+        if leg in rates and other in rates:
+            print(f"{leg} against {other}: {rates[leg] / rates[other]:.2f}")
 
 
-def _ratio(found: dict[str, Any], one: str, other: str) -> float:
-    return float(found[one]["pictures_a_second"] / found[other]["pictures_a_second"])
+def _leg(chosen: argparse.Namespace, found: dict[str, Any], leg: str, address: str) -> dict[int, bytes]:
+    """A leg's requests drawn, its figures added to those it has."""
+    draw, clients = LEGS[leg]
+    jobs = chosen.jobs if leg == "many" else chosen.alone
+    requests = [asked(number, chosen.steps) for number in range(chosen.first, chosen.first + jobs)]
+    pictures, told = drawn(address, draw, requests, clients)
+    known = found["legs"].setdefault(leg, {"clients": clients, "pictures": 0, "seconds": 0.0, "waits": []})
+    known["pictures"] += len(pictures)
+    for name in ("seconds", "waits"):
+        known[name] += told[name]
+    return pictures
+
+
+def _warmed(legs: list[str], address: str, draw: Draw, steps: int, count: int) -> Iterator[str]:
+    drawn(address, draw, [asked(WARM + i, steps) for i in range(count)], count)
+    yield from legs
+
+
+def _kept(data: str) -> int:
+    return len(list(Path(data, "pictures").iterdir()))
+
+
+def _batches(address: str) -> float:
+    return _counted(httpx.get(f"{address}/metrics", trust_env=False).text, "batches")
 
 
 def check(chosen: argparse.Namespace) -> None:
@@ -171,7 +209,8 @@ def check(chosen: argparse.Namespace) -> None:
     torch.set_num_threads(chosen.threads)  # the last bits of sums depend on how many share them
     model = native.load(shelf.shipped()["icons"])
     steps = json.loads((chosen.out / "load.json").read_text(encoding="utf-8"))["steps"]
-    same, paths = 0, sorted(chosen.out.glob("*.png"))
+    part, parts = map(int, chosen.part_of.split("/"))
+    same, paths = 0, sorted(chosen.out.glob("*.png"))[part::parts]
     for path in paths:
         image, record = picture.read(path)
         sent = asked(int(path.stem), steps)
@@ -269,6 +308,7 @@ def peer(folder: Path) -> None:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers end with it
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -277,15 +317,16 @@ def main() -> None:
     cut = given.index("--") if "--" in given else len(given)
     one = parts.add_parser("load")
     one.add_argument("out", type=Path)
-    one.add_argument("--jobs", type=int, default=500)
-    one.add_argument("--clients", type=int, default=64)
-    one.add_argument("--alone", type=int, default=100, help="jobs of the one client")
+    one.add_argument("--legs", nargs="+", choices=LEGS, default=["one", "many"])
+    one.add_argument("--jobs", type=int, default=500, help="of the leg many")
+    one.add_argument("--alone", type=int, default=100, help="jobs of the other legs")
+    one.add_argument("--first", type=int, default=0, help="number of the first request")
     one.add_argument("--steps", type=int, default=4)
     one.add_argument("--peer", type=Path, help="the model as a diffusers folder")
-    one.add_argument("--peer-jobs", type=int, default=100)
     other = parts.add_parser("check")
     other.add_argument("out", type=Path)
     other.add_argument("--threads", type=int, default=1)
+    other.add_argument("--part", dest="part_of", default="0/1", help="which of how many parts of them")
     parts.add_parser("rest").add_argument("--jobs", type=int, default=1000)
     parts.add_parser("peer").add_argument("folder", type=Path)
     chosen = parser.parse_args(given[:cut])
