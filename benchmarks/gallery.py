@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 sys.path.insert(0, str(Path(__file__).parent))
-from restoration import bm3d_of, letters, noise, pictures, psnr, ssim
+from photographs import bm3d_of, letters, noise, pictures, psnr, ssim
 
 from calotype.checkpoints import native
 from calotype.checkpoints.shelf import find

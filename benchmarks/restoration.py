@@ -2,9 +2,10 @@
 
     python benchmarks/restoration.py --model FILE --tiles FOLDER --out docs/restored
 
-writes docs/restored.json, its numbers, and docs/restored.md, its tables.  --lines chooses some of a to e;
-what an earlier run of the same weights found for the others stays.  --crop takes the middle of pictures only
-(the page says so), --samples (16 at least in d) and --steps change the effort.
+writes docs/restored.json, its numbers, and docs/restored.md, its tables, after every picture.  --lines
+chooses some of a to e; what an earlier run of the same weights found for the others stays, and one that was
+cut off goes on where it was (d begins anew).  --crop takes the middle of pictures only (the page says so),
+--samples (16 at least in d) and --steps change the effort.
 Needs the extra `benchmarks`.  FOLDER is what `calotype data photos` made: its held-out photographs, which are
 no test pictures, fit the scaling of the uncertainty.
 """
@@ -17,13 +18,16 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))
+from photographs import PHOTOGRAPHS, SPECIAL, bm3d_of, letters, means_of, noise, pictures, psnr
 
 from calotype.checkpoints import native
 from calotype.checkpoints.shelf import find
@@ -35,127 +39,67 @@ from calotype.tasks.restore import Options, denoise, inpaint, upscale
 from calotype.tasks.uncertainty import half_width
 
 SIGMAS = (15, 25, 50)
-PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle", "china", "flower")
-SPECIAL = ("retina", "immunohistochemistry", "hubble_deep_field", "page", "text")
 PUBLISHED = """Published margins over colour BM3D on CBSD68 at 15/25/50: DnCNN +0.38/+0.53/+0.57 dB
 (arXiv 1608.03981, as given in arXiv 1710.04026), DRUNet +0.78/+0.98/+1.13 dB (arXiv 2008.13751)."""
 
 
-def pictures(names: tuple[str, ...], crop: int | None) -> dict[str, np.ndarray]:
-    """(3 H W) or (1 H W) float32 from 0 to 1, by name."""
-    import skimage.data
-    import sklearn.datasets
-
-    found = {}
-    for name in names:
-        if name in {"china", "flower"}:
-            values = sklearn.datasets.load_sample_image(f"{name}.jpg")
-        elif name == "motorcycle":
-            values = np.asarray(Image.open(Path(skimage.data.__file__).parent / "motorcycle_left.png"))
-        else:
-            values = getattr(skimage.data, name)()
-        values = values[..., None] if values.ndim == 2 else values[..., :3]
-        height, width = values.shape[:2]
-        if name == "retina" and crop is None:
-            crop_here: int | None = 512  # of 1411 pixels, black around
-        else:
-            crop_here = crop
-        if crop_here is not None:
-            top, left = max(0, (height - crop_here) // 2), max(0, (width - crop_here) // 2)
-            values = values[top : top + crop_here, left : left + crop_here]
-        found[name] = values.transpose(2, 0, 1).astype(np.float32) / 255  # (H W C) -> (C H W)
-    return found
+Row = dict[str, float]
 
 
-def noise(shape: tuple[int, ...], seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+Line = Callable[[PixelDiffusion, argparse.Namespace, Container[str]], Iterator[tuple[str, Row]]]
+"""Gives (name, row) for every row that is not done; a row given again replaces the earlier one."""
 
 
-def psnr(found: np.ndarray, true: np.ndarray) -> float:
-    return float(10 * np.log10(1 / np.mean((found.clip(0, 1) - true) ** 2, dtype=np.float64)))
-
-
-def ssim(found: np.ndarray, true: np.ndarray) -> float:
-    from skimage.metrics import structural_similarity
-
-    return float(structural_similarity(found.clip(0, 1), true, channel_axis=0, data_range=1.0))
-
-
-def bm3d_of(noisy: np.ndarray, sigma: float) -> np.ndarray:
-    import bm3d
-
-    planes = noisy.transpose(1, 2, 0).astype(np.float64)  # (C H W) -> (H W C)
-    run = bm3d.bm3d_rgb if planes.shape[2] == 3 else bm3d.bm3d
-    found = run(planes if planes.shape[2] == 3 else planes[..., 0], sigma)
-    return found.reshape(planes.shape).transpose(2, 0, 1)
-
-
-def means_of(noisy: np.ndarray, sigma: float) -> np.ndarray:
-    from skimage.restoration import denoise_nl_means
-
-    grey = len(noisy) == 1
-    found = denoise_nl_means(
-        noisy[0] if grey else noisy,
-        h=0.8 * sigma,
-        sigma=sigma,
-        patch_size=5,
-        patch_distance=6,
-        fast_mode=True,
-        channel_axis=None if grey else 0,
-    )
-    return np.asarray(found).reshape(noisy.shape)
-
-
-def line_a(model: PixelDiffusion, chosen: argparse.Namespace) -> dict[str, Any]:
-    rows: dict[str, Any] = {}
+def line_a(
+    model: PixelDiffusion, chosen: argparse.Namespace, done: Container[str]
+) -> Iterator[tuple[str, Row]]:
     for name, clean in pictures(PHOTOGRAPHS + SPECIAL, chosen.crop).items():
         for sigma in SIGMAS:
+            if f"{name} {sigma}" in done:
+                continue
             noisy = clean + sigma / 255 * noise(clean.shape, seed=sigma)
             photo = Photo(noisy)
-            rows[f"{name} {sigma}"] = {
-                "noisy": psnr(noisy, clean),
-                "photo": psnr(denoise(model, photo, sigma=sigma).photo.pixels, clean),
-                "photo, estimated": psnr(denoise(model, photo).photo.pixels, clean),
-                "BM3D": psnr(bm3d_of(noisy, sigma / 255), clean),
-                "non-local means": psnr(means_of(noisy, sigma / 255), clean),
-            }
-            print(name, sigma, rows[f"{name} {sigma}"], flush=True)
-    return rows
+            yield (
+                f"{name} {sigma}",
+                {
+                    "noisy": psnr(noisy, clean),
+                    "photo": psnr(denoise(model, photo, sigma=sigma).photo.pixels, clean),
+                    "photo, estimated": psnr(denoise(model, photo).photo.pixels, clean),
+                    "BM3D": psnr(bm3d_of(noisy, sigma / 255), clean),
+                    "non-local means": psnr(means_of(noisy, sigma / 255), clean),
+                },
+            )
 
 
-def letters(height: int, width: int) -> np.ndarray:
-    """Lettering over the picture: (H W), True where it hides something."""
-    sheet = Image.new("L", (width, height))
-    pen = ImageDraw.Draw(sheet)
-    step = 28
-    for i in range(height // step + 1):
-        pen.text((8 * (i % 3), i * step), "Calotype writes over this picture. " * 12, fill=255, font_size=18)
-    return np.asarray(sheet) > 100
-
-
-def line_b(model: PixelDiffusion, chosen: argparse.Namespace) -> dict[str, Any]:
+def line_b(
+    model: PixelDiffusion, chosen: argparse.Namespace, done: Container[str]
+) -> Iterator[tuple[str, Row]]:
     import cv2
     from skimage.restoration import inpaint_biharmonic
 
     options = Options(samples=chosen.samples, steps=chosen.steps, jacobian=chosen.jacobian)
-    rows: dict[str, Any] = {}
     for name, clean in pictures(PHOTOGRAPHS, chosen.crop).items():
         half = np.random.default_rng(1).random(clean.shape[1:]) < 0.5
         for kind, missing in (("half", half), ("lettering", letters(*clean.shape[1:]))):
+            if f"{name} {kind}" in done:
+                continue
             spoilt = np.where(missing, 0, clean).astype(np.float32)
             planes = np.ascontiguousarray(spoilt.transpose(1, 2, 0))
+            estimate = inpaint(model, Photo(spoilt), missing, options=Options(steps=chosen.steps))
             made = inpaint(model, Photo(spoilt), missing, options=options)
-            row = {"photo, mean": psnr(made.photo.pixels, clean)}
-            if made.samples:
-                row["photo, one sample"] = psnr(made.samples[0].pixels, clean)
             smooth = inpaint_biharmonic(planes, missing, channel_axis=-1)
-            row["biharmonic"] = psnr(smooth.transpose(2, 0, 1), clean)
             eight = np.rint(255 * planes).astype(np.uint8)
             telea = cv2.inpaint(eight, missing.astype(np.uint8), 3, cv2.INPAINT_TELEA)
-            row["Telea"] = psnr(telea.transpose(2, 0, 1) / 255, clean)
-            rows[f"{name} {kind}"] = row
-            print(name, kind, row, flush=True)
-    return rows
+            yield (
+                f"{name} {kind}",
+                {
+                    "photo, estimate": psnr(estimate.photo.pixels, clean),
+                    "photo, mean of samples": psnr(made.photo.pixels, clean),
+                    "photo, one sample": psnr(made.samples[0].pixels, clean),
+                    "biharmonic": psnr(smooth.transpose(2, 0, 1), clean),
+                    "Telea": psnr(telea.transpose(2, 0, 1) / 255, clean),
+                },
+            )
 
 
 def laplacian(picture: np.ndarray) -> float:
@@ -165,10 +109,13 @@ def laplacian(picture: np.ndarray) -> float:
     return float(np.mean((around - 4 * middle) ** 2))
 
 
-def line_c(model: PixelDiffusion, chosen: argparse.Namespace) -> dict[str, Any]:
+def line_c(
+    model: PixelDiffusion, chosen: argparse.Namespace, done: Container[str]
+) -> Iterator[tuple[str, Row]]:
     options = Options(samples=chosen.samples, steps=chosen.steps, jacobian=chosen.jacobian)
-    rows: dict[str, Any] = {}
     for name, clean in pictures(PHOTOGRAPHS, chosen.crop).items():
+        if name in done:
+            continue
         height, width = (side // 4 * 4 for side in clean.shape[1:])
         clean = clean[:, :height, :width]
         whole = Image.fromarray(np.rint(255 * clean).astype(np.uint8).transpose(1, 2, 0))
@@ -177,19 +124,22 @@ def line_c(model: PixelDiffusion, chosen: argparse.Namespace) -> dict[str, Any]:
         bicubic = (
             np.asarray(shrunk.resize((width, height), Image.Resampling.BICUBIC)).transpose(2, 0, 1) / 255
         )
+        estimate = upscale(model, Photo(small), 4, options=Options(steps=chosen.steps))
         made = upscale(model, Photo(small), 4, options=options)
-        single = made.samples[0].pixels if made.samples else made.photo.pixels
+        single = made.samples[0].pixels
         rows_of, columns_of = resampling(height, height // 4), resampling(width, width // 4)
         again = rows_of @ single @ columns_of.T
-        rows[name] = {
-            "photo, mean": psnr(made.photo.pixels, clean),
-            "photo, one sample": psnr(single, clean),
-            "bicubic": psnr(bicubic, clean),
-            "detail of a sample / of the mean": laplacian(single) / laplacian(made.photo.pixels),
-            "measurement error of a sample, of 255": 255 * float(np.sqrt(np.mean((again - small) ** 2))),
-        }
-        print(name, rows[name], flush=True)
-    return rows
+        yield (
+            name,
+            {
+                "photo, estimate": psnr(estimate.photo.pixels, clean),
+                "photo, mean of samples": psnr(made.photo.pixels, clean),
+                "photo, one sample": psnr(single, clean),
+                "bicubic": psnr(bicubic, clean),
+                "detail of a sample / of the mean": laplacian(single) / laplacian(made.photo.pixels),
+                "measurement error of a sample, of 255": 255 * float(np.sqrt(np.mean((again - small) ** 2))),
+            },
+        )
 
 
 def coverage(
@@ -201,12 +151,11 @@ def coverage(
     return np.abs(made.photo.pixels - clean).ravel(), half_width(made.deviation, options.samples).ravel()
 
 
-def line_d(model: PixelDiffusion, chosen: argparse.Namespace) -> dict[str, Any]:
+def line_d(model: PixelDiffusion, chosen: argparse.Namespace, _: Container[str]) -> Iterator[tuple[str, Row]]:
     options = Options(samples=max(16, chosen.samples), steps=chosen.steps)
     held_out = PictureFolder(chosen.tiles, size=256, split="validation")
     every = max(1, len(held_out) // 8)
     fitting = [held_out.image(i).numpy()[:, :128, :128] / 255 for i in range(0, len(held_out), every)][:8]
-    rows: dict[str, Any] = {}
     for sigma in (25, 50):
         pairs = [
             coverage(model, picture.astype(np.float32), sigma, options, i)
@@ -214,27 +163,27 @@ def line_d(model: PixelDiffusion, chosen: argparse.Namespace) -> dict[str, Any]:
         ]
         errors, widths = (np.concatenate(part) for part in zip(*pairs, strict=True))
         scaling = float(np.quantile(errors / np.maximum(widths, 1e-6), 0.90))
-        pairs = [
-            coverage(model, clean, sigma, options, 100 + sigma)
-            for clean in pictures(PHOTOGRAPHS, chosen.crop).values()
-        ]
-        errors, widths = (np.concatenate(part) for part in zip(*pairs, strict=True))
-        widths = scaling * widths
-        inside = errors <= widths
-        edges = np.quantile(widths, (0.25, 0.5, 0.75))
-        quarter = np.searchsorted(edges, widths)
-        rows[str(sigma)] = {
-            "scaling fitted on held-out photographs": scaling,
-            "inside": float(inside.mean()),
-            "inside, unscaled": float((errors <= widths / scaling).mean()),
-            **{f"inside, quartile {q + 1}": float(inside[quarter == q].mean()) for q in range(4)},
-            "mean width, of 255": float(2 * 255 * widths.mean()),
-        }
-        print(sigma, rows[str(sigma)], flush=True)
-    return rows
+        pairs = []
+        for clean in pictures(PHOTOGRAPHS, chosen.crop).values():
+            pairs.append(coverage(model, clean, sigma, options, 100 + sigma))
+            errors, widths = (np.concatenate(part) for part in zip(*pairs, strict=True))
+            widths = scaling * widths
+            inside = errors <= widths
+            quarter = np.searchsorted(np.quantile(widths, (0.25, 0.5, 0.75)), widths)
+            yield (
+                str(sigma),
+                {
+                    "photographs": len(pairs),
+                    "scaling fitted on held-out photographs": scaling,
+                    "inside": float(inside.mean()),
+                    "inside, unscaled": float((errors <= widths / scaling).mean()),
+                    **{f"inside, quartile {q + 1}": float(inside[quarter == q].mean()) for q in range(4)},
+                    "mean width, of 255": float(2 * 255 * widths.mean()),
+                },
+            )
 
 
-def line_e(model: PixelDiffusion, chosen: argparse.Namespace) -> dict[str, Any]:
+def line_e(model: PixelDiffusion, chosen: argparse.Namespace, _: Container[str]) -> Iterator[tuple[str, Row]]:
     clean = pictures(("china",), None)["china"]
     noisy = clean + 25 / 255 * noise(clean.shape, 0)
     began = time.perf_counter()
@@ -252,8 +201,7 @@ def line_e(model: PixelDiffusion, chosen: argparse.Namespace) -> dict[str, Any]:
     }
     command = [sys.executable, __file__, "--model", chosen.model, "--peak"]
     rows |= json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    print(rows, flush=True)
-    return rows
+    yield "", rows
 
 
 def peak(model: PixelDiffusion) -> None:
@@ -269,7 +217,7 @@ def peak(model: PixelDiffusion) -> None:
     print(json.dumps(told | {"12 megapixels, seconds": time.perf_counter() - began}))
 
 
-LINES: dict[str, Callable[[PixelDiffusion, argparse.Namespace], dict[str, Any]]] = {
+LINES: dict[str, Line] = {
     "a": line_a,
     "b": line_b,
     "c": line_c,
@@ -302,8 +250,6 @@ def page(found: dict[str, Any]) -> str:
     lines = ["# Restoration, measured", "", found["about"], "", PUBLISHED, ""]
     for line, rows in found["lines"].items():
         lines += [f"## {TITLES[line]}", "", found["effort"][line], ""]
-        if line == "e":
-            rows = {"": rows}
         whole = {**rows, **summary(line, rows)}
         names = list(next(iter(whole.values())))
         lines += ["| | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
@@ -344,13 +290,18 @@ def main() -> None:
     if found.get("about") != about:
         found = {"about": about, "effort": {}, "lines": {}}
     for line in chosen.lines:
-        found["lines"][line] = LINES[line](model, chosen)
         samples = max(16, chosen.samples) if line == "d" else chosen.samples
         drawn = f", {samples} samples of {chosen.steps} steps" if line in "bcd" else ""
-        found["effort"][line] = f"{cut}{drawn}.".capitalize()
-        found["lines"] = dict(sorted(found["lines"].items()))
-        numbers.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        chosen.out.with_suffix(".md").write_text(page(found), encoding="utf-8")
+        effort = f"{cut}{drawn}.".capitalize()
+        if found["effort"].get(line) != effort:
+            found["lines"].pop(line, None)
+        found["effort"][line] = effort
+        for name, row in LINES[line](model, chosen, found["lines"].get(line, {})):
+            print(line, name, row, flush=True)
+            found["lines"].setdefault(line, {})[name] = row
+            found["lines"] = dict(sorted(found["lines"].items()))
+            numbers.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            chosen.out.with_suffix(".md").write_text(page(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -291,3 +291,6 @@ def test_webuiapi_pictures(live: Live) -> None:
 def test_a_restoration_is_one_request() -> None:
     asked = Restoration(task="denoise", image=picture(), samples=2)
     assert (asked.pictures, asked.size(), asked.passes) == (4, (32, 32), 60)
+    asked = Restoration(task="upscale", image=picture())
+    assert (asked.pictures, asked.size(), asked.passes) == (1, (64, 64), 30)
+    assert Restoration(task="upscale", image=picture(), jacobian=True).drawn == 1

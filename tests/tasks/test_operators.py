@@ -8,7 +8,16 @@ from torch import Tensor
 
 from calotype.diffusion.measurement import LinearOperator, conjugate_gradients
 from calotype.errors import InputError
-from calotype.tasks.operators import Blur, Mask, Separable, downscaling, gaussian, gaussian_blur, resampling
+from calotype.tasks.operators import (
+    Blur,
+    Mask,
+    Separable,
+    downscaling,
+    filled,
+    gaussian,
+    gaussian_blur,
+    resampling,
+)
 
 
 def unit(*shape: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -73,3 +82,17 @@ def test_a_mask_solves_without_noise() -> None:
     known = torch.tensor([[1.0, 0.0]])[None, None]
     found = Mask(known).solve(torch.tensor([[3.0, 0.0]])[None, None], 0.5, 0.0)
     torch.testing.assert_close(found, torch.tensor([[6.0, 0.0]])[None, None])
+
+
+@pytest.mark.parametrize("size", [(33, 50), (1, 40), (64, 64)])
+def test_holes_are_filled_smoothly(size: tuple[int, int]) -> None:
+    """What is flat stays flat; a ramp, which solves Laplace's equation, comes back inside the picture."""
+    height, width = size
+    ramp = torch.linspace(-1, 1, width).expand(1, 3, height, width).clone()
+    known = torch.ones(1, 1, height, width)
+    known[..., height // 4 : height // 2 + 1, 10:25] = 0
+    torch.testing.assert_close(filled(known * 0.3, known), torch.full_like(known, 0.3))
+    found = filled(ramp * known, known)
+    torch.testing.assert_close(found * known, ramp * known)
+    if height > 1:
+        assert float((found - ramp).abs().max()) < 0.1

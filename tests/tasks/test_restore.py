@@ -12,6 +12,7 @@ from PIL import Image
 
 from calotype.checkpoints import native
 from calotype.cli import main as cli
+from calotype.diffusion.grids import exponential
 from calotype.errors import InputError
 from calotype.models.pixel_diffusion import PixelDiffusion, build_pixel, tiny_photo
 from calotype.tasks.noise_level import (
@@ -23,7 +24,8 @@ from calotype.tasks.noise_level import (
 )
 from calotype.tasks.operators import Blur, gaussian_blur
 from calotype.tasks.photo_file import Photo
-from calotype.tasks.restore import Options, deblur, denoise, inpaint, restore, upscale
+from calotype.tasks.posterior import settled, turning
+from calotype.tasks.restore import SETTLING, Options, deblur, denoise, inpaint, restore, upscale
 from calotype.tasks.uncertainty import half_width, heat_map
 
 
@@ -90,8 +92,9 @@ def test_tiles_agree_with_the_whole(network: PixelDiffusion) -> None:
         assert np.abs(found[0].photo.pixels - found[1].photo.pixels).max() < 1 / 255
 
 
-def test_measurements_are_kept(network: PixelDiffusion) -> None:
-    options = Options(samples=1, steps=4)
+@pytest.mark.parametrize("samples", [0, 1])
+def test_measurements_are_kept(network: PixelDiffusion, samples: int) -> None:
+    options = Options(samples=samples, steps=4)
     # away from black and white, where a picture must be cut off
     small = Photo(0.3 + 0.4 * scene(8, 12))
     flat = build_pixel(dataclasses.replace(tiny_photo(), sigma_data=0.05))
@@ -104,6 +107,32 @@ def test_measurements_are_kept(network: PixelDiffusion) -> None:
     filled = inpaint(network, small, missing, options=options).photo
     np.testing.assert_array_equal(filled.pixels[:, ~missing], small.pixels[:, ~missing])
     assert np.abs(filled.pixels - small.pixels)[:, missing].max() > 0
+
+
+def test_an_estimate_settles_and_a_sample_spreads(gaussian: PixelDiffusion) -> None:
+    """The mean of N(0, 0.5^2) given x, over and over; it draws nothing, a sample spreads as the data do."""
+    grid = exponential(30, *SETTLING)
+    left = float((0.25 / (0.25 + grid[:-1] ** 2)).prod())
+    settling = settled(gaussian.denoiser, torch.ones(1, 3, 8, 8), grid)
+    torch.testing.assert_close(settling, torch.full_like(settling, left), rtol=1e-3, atol=1e-6)
+    photo, missing = Photo(scene(12, 16)), noise(12, 16) > 0
+    for samples, spread in ((0, 0.0), (1, 0.25)):
+        two = [
+            inpaint(gaussian, photo, missing, options=Options(samples=samples, seed=seed)).photo.pixels
+            for seed in (1, 2)
+        ]
+        apart = (two[0] - two[1])[:, missing].std() / 2**0.5
+        assert apart == pytest.approx(spread, abs=0.03)
+
+
+def test_each_call_sees_another_side() -> None:
+    """A denoiser that only looks to its left becomes, over eight calls, one that looks all around."""
+    x = torch.from_numpy(noise(1, 2, 6, 9)).contiguous()
+    sigma = torch.ones(1)
+    left = turning(lambda x, _: torch.roll(x, 1, 3))
+    around = sum((torch.roll(x, step, side) for step in (-1, 1) for side in (2, 3)), torch.zeros_like(x)) / 4
+    mean = torch.stack([left(x, sigma) for _ in range(8)]).mean(0)
+    torch.testing.assert_close(mean, around)
 
 
 def test_a_blur_is_undone_where_nothing_else_was_done(gaussian: PixelDiffusion) -> None:
@@ -192,6 +221,8 @@ def test_odd_requests_get_one_sentence(gaussian: PixelDiffusion) -> None:
         deblur(gaussian, photo, kernel=np.ones((2, 3), np.float32))
     with pytest.raises(InputError, match="steps is 0"):
         Options(steps=0)
+    with pytest.raises(InputError, match="jacobian guides samples"):
+        Options(jacobian=True)
     with pytest.raises(InputError, match="gain"):
         denoise(gaussian, photo, camera=CameraNoise(-1, 0))
 

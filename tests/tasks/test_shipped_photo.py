@@ -1,11 +1,12 @@
-"""The shipped `photo` takes noise out of a photograph that it has never seen, noise level told or not."""
+"""The shipped `photo` cleans and fills in a photograph that it has never seen, noise level told or not."""
 
 import numpy as np
 import skimage.data
+from skimage.restoration import inpaint_biharmonic
 
 from calotype.checkpoints import native, shelf
 from calotype.tasks.photo_file import Photo
-from calotype.tasks.restore import denoise
+from calotype.tasks.restore import denoise, inpaint
 
 
 def psnr(found: np.ndarray, true: np.ndarray) -> float:
@@ -24,3 +25,12 @@ def test_it_denoises_a_cat() -> None:
         estimated = psnr(denoise(model, noisy).photo.pixels, clean)
         assert told > least
         assert abs(told - estimated) < 0.3
+
+
+def test_it_fills_a_cat_in() -> None:
+    model = native.load_pixel(shelf.find("photo"))
+    clean = skimage.data.chelsea()[100:164, 200:264].astype(np.float32).transpose(2, 0, 1) / 255  # (C H W)
+    missing = np.random.default_rng(1).random((64, 64)) < 0.5
+    spoilt = np.where(missing, 0, clean).astype(np.float32)
+    smooth = inpaint_biharmonic(spoilt, missing, channel_axis=0)
+    assert psnr(inpaint(model, Photo(spoilt), missing).photo.pixels, clean) > psnr(smooth, clean) + 0.3

@@ -25,11 +25,11 @@ Samples = Annotated[
     int | None,
     typer.Option(
         help="Draw so many possible pictures; the result is their mean, beside it lie the samples and a map "
-        "of how far they differ."
+        "of how far they differ. Without it the result is one estimate, smooth where nothing is known."
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Of the first sample.")]
-Steps = Annotated[int, typer.Option(help="Steps of each sample.")]
+Steps = Annotated[int, typer.Option(help="Steps of each sample; of an estimate too, but of denoise's.")]
 Tile = Annotated[int, typer.Option(help="Side of the tiles that a large picture is worked on in.")]
 Jacobian = Annotated[
     bool, typer.Option("--jacobian", help="Guide through the network's slope: better, three times slower.")
@@ -180,7 +180,7 @@ def deblur(
 def _options(samples: int | None, seed: int, steps: int, tile: int, jacobian: bool) -> Options:
     from calotype.tasks.restore import Options
 
-    count = 1 if samples is None else samples
+    count = int(jacobian) if samples is None else samples  # the slope guides samples only
     return Options(samples=count, seed=seed, steps=steps, tile=tile, jacobian=jacobian)
 
 

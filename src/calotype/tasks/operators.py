@@ -2,7 +2,8 @@
 
 An operator is any object with `forward` and `adjoint` (see `LinearOperator`); `measured` needs no more.  One
 that can solve (gain A A^T + noise) u = right directly says so with a method `solve`, which is then used
-instead of conjugate gradients.
+instead of conjugate gradients; one that knows a better first guess than the smallest picture that gives y,
+with a method `guess`.
 """
 
 from __future__ import annotations
@@ -38,6 +39,36 @@ class Mask:
     def solve(self, right: Tensor, gain: float, noise: float) -> Tensor:
         # A A^T is 1 on the known pixels; on the others right is 0, and so is the answer
         return right * self.known / (gain + noise)
+
+    def guess(self, y: Tensor) -> Tensor:
+        return filled(y, self.known)
+
+
+EVENING = 8
+"""Rounds in which neighbours even out, at each size."""
+
+
+def filled(y: Tensor, known: Tensor) -> Tensor:
+    """y (B C H W) with smooth colours where `known` (1 1 H W) is 0: about Laplace's equation, from coarse to
+    fine (pull-push; Gortler et al. 1996).
+    """
+    height, width = y.shape[-2:]
+    if bool(known.all()) or max(height, width) == 1:
+        return y
+    margin = (0, width % 2, 0, height % 2)
+    share = F.avg_pool2d(F.pad(known, margin), 2)  # (1 1 h w)
+    means = F.avg_pool2d(F.pad(y * known, margin), 2) / share.clamp_min(
+        1e-9
+    )  # (B C h w), 0 where none is known
+    coarse = filled(means, (share > 0).to(y.dtype))
+    fine = F.interpolate(coarse, scale_factor=2, mode="bilinear")[..., :height, :width]
+    taps = y.new_tensor([[1, 2, 1], [2, 0, 2], [1, 2, 1]]) / 12
+    kernel = taps.expand(y.shape[1], 1, 3, 3)
+    x = torch.where(known > 0, y, fine)
+    for _ in range(EVENING):
+        around = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, groups=y.shape[1])
+        x = torch.where(known > 0, y, around)
+    return x
 
 
 @final

@@ -55,9 +55,9 @@ class Restoration(BaseModel):
     sigma     the noise's deviation, of 255; None estimates it (denoise), or is the command's own
     camera    noise that grows with brightness: `gain` and `read` (of 255), estimated where gain is None
     scale     2, 3 or 4 (upscale)
-    samples   pictures to draw, 0 to 64; None is 0 for denoise, the one-pass mean, else 1
+    samples   pictures to draw, 0 to 64; 0 and None: one estimate, nearest to the true picture in the mean
     seed      sample i takes seed + i
-    steps     of each sample, 1 to 1000
+    steps     of each sample, and of an estimate but denoise's, 1 to 1000
     tile      pixels a side of what the network sees at once, from 32
     jacobian  guide through the network's slope
 
@@ -116,10 +116,8 @@ class Restoration(BaseModel):
 
     @property
     def drawn(self) -> int:
-        """Samples that are drawn; 0 where the one-pass mean is wanted."""
-        if self.samples is None:
-            return 0 if self.task == "denoise" else 1
-        return self.samples if self.task == "denoise" else max(1, self.samples)
+        """Samples that are drawn; 0 where an estimate is wanted.  The slope guides samples only."""
+        return int(self.jacobian) if self.samples is None else self.samples
 
     @property
     def grow(self) -> int:
@@ -129,7 +127,8 @@ class Restoration(BaseModel):
     @property
     def passes(self) -> int:
         """Of the whole picture through the network."""
-        return max(1, self.drawn * self.steps)
+        estimate = 1 if self.task == "denoise" else self.steps
+        return self.drawn * self.steps or estimate
 
     @property
     def pictures(self) -> int:

@@ -3,7 +3,8 @@
 Denoising is the denoiser's own question: the noisy picture is its x, the noise its sigma, and one pass gives
 the expected clean picture; walking down from there at random draws pictures from the posterior.  The rest
 is a linear measurement (`diffusion/measurement.py`): the denoiser that knows the measurement is handed to
-the same sampler, from much noise down to none.  Large pictures go through the network tile by tile; the
+the same sampler, from much noise down to none, or to one that adds no noise and comes to rest at an estimate.
+Large pictures go through the network tile by tile; the
 state, its noise and the measurement are always the whole picture's, so tiles cannot disagree.
 """
 
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from calotype.diffusion.grids import karras
+from calotype.diffusion.grids import exponential, karras
 from calotype.diffusion.measurement import LinearOperator, measured, solve
 from calotype.errors import InputError
 from calotype.models.pixel_diffusion import PixelDiffusion
@@ -38,7 +39,9 @@ from calotype.tasks.posterior import (
     Watch,
     gathered,
     seeds,
+    settled,
     tiled,
+    turning,
     walk,
 )
 
@@ -46,6 +49,8 @@ ROUNDING = 1 / 255 / math.sqrt(12) * 2
 """What rounding to 8 bits adds to a picture in [-1, 1], as a deviation."""
 FAR = 3.0
 """Noise from which measurements are sampled: six times what pictures vary by themselves."""
+SETTLING = (0.008, 0.4)
+"""Levels that an estimate settles through, 1 to 50 of 255: above, a picture without noise misleads."""
 NEAR = 0.1
 """What a sample may be wrong by, as the last correction towards an exact measurement takes it."""
 TURNS = 4
@@ -166,7 +171,7 @@ def inpaint(
     photo: Photo,
     missing: NDArray[np.bool_],
     *,
-    options: Options = Options(samples=1),
+    options: Options = Options(),
     watch: Watch | None = None,
 ) -> Restored:
     """The photograph with what is `missing` (H W) drawn anew; the rest stays as it is, to the bit.
@@ -202,7 +207,7 @@ def upscale(
     scale: int,
     *,
     sigma: float = 0.0,
-    options: Options = Options(samples=1),
+    options: Options = Options(),
     watch: Watch | None = None,
 ) -> Restored:
     """The photograph `scale` (2, 3, 4) times as large, such that Pillow's bicubic filter gives it back.
@@ -223,7 +228,7 @@ def deblur(
     blur: float | None = None,
     kernel: Floats | None = None,
     sigma: float = 1.0,
-    options: Options = Options(samples=1),
+    options: Options = Options(),
     watch: Watch | None = None,
 ) -> Restored:
     """The photograph before a blur: a Gaussian one of `blur` pixels, or by a `kernel` (k l) of odd sides.
@@ -257,7 +262,7 @@ def restore(
     size: tuple[int, int],
     *,
     sigma: float = 0.0,
-    options: Options = Options(samples=1),
+    options: Options = Options(),
     watch: Watch | None = None,
 ) -> Restored:
     """A picture of `size` (H, W) that an operator of your own made into the photograph; sigma as above."""
@@ -292,10 +297,11 @@ def _sampled(
 ) -> Restored:
     grey = y.shape[1] == 1
     y = y.expand(-1, 3, -1, -1).to(model.device)  # (1 C h w) -> (1 3 h w)
-    count = max(1, options.samples)
-    calls = Counter(watch, count * options.steps)
+    drawn = options.samples > 0
+    calls = Counter(watch, max(1, options.samples) * options.steps)
+    plain = calls.counting(tiled(model, options))
     denoiser = measured(
-        calls.counting(tiled(model, options)),
+        plain if drawn else turning(plain),
         operator,
         y,
         sigma_y,
@@ -303,20 +309,27 @@ def _sampled(
         jacobian=options.jacobian,
     )
     # what the measurement alone says, so that the start is about right in the large
-    first = operator.adjoint(solve(operator, y, 1.0, max(sigma_y, 0.01) ** 2))
-    grid = karras(options.steps, model.config.sigma_min, FAR)
+    guess = getattr(operator, "guess", None)
+    first = guess(y) if guess else operator.adjoint(solve(operator, y, 1.0, max(sigma_y, 0.01) ** 2))
+    assert first.shape[-2:] == size, "the operator's adjoint gives pictures of another size"
+
+    def kept(clean: Tensor) -> Floats:
+        if sigma_y <= ROUNDING:  # where only rounding stands between, the picture keeps to the measurement
+            for _ in range(TURNS):  # and to what can be shown: onto one and the other by turns
+                clean = clean.clamp(-1, 1)
+                rest = solve(operator, y - operator.forward(clean), NEAR**2, sigma_y**2)
+                clean = clean + NEAR**2 * operator.adjoint(rest)
+        clean = clean.cpu()[0]  # (1 3 H W) -> (3 H W)
+        pixels: Floats = (((clean.mean(0, keepdim=True) if grey else clean) + 1) / 2).numpy()
+        return pixels
 
     def draws() -> Iterator[Floats]:
+        if not drawn:
+            yield kept(settled(denoiser, first, exponential(options.steps, *SETTLING)))
+            return
+        grid = karras(options.steps, model.config.sigma_min, FAR)
         for seed in seeds(options):
             noise = BandedNoise(seed, FIRST_OF_START)
-            clean = walk(denoiser, first + FAR * noise(first), grid, seed)
-            if sigma_y <= ROUNDING:  # where only rounding stands between, a sample keeps to the measurement
-                for _ in range(TURNS):  # and to what can be shown: onto one and the other by turns
-                    clean = clean.clamp(-1, 1)
-                    rest = solve(operator, y - operator.forward(clean), NEAR**2, sigma_y**2)
-                    clean = clean + NEAR**2 * operator.adjoint(rest)
-            clean = clean.cpu()[0]  # (1 3 H W) -> (3 H W)
-            yield (((clean.mean(0, keepdim=True) if grey else clean) + 1) / 2).numpy()
+            yield kept(walk(denoiser, first + FAR * noise(first), grid, seed))
 
-    assert first.shape[-2:] == size, "the operator's adjoint gives pictures of another size"
-    return gathered(photo, draws(), count, "")
+    return gathered(photo, draws(), max(1, options.samples), "")
