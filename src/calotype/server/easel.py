@@ -107,7 +107,7 @@ class Here:
                 for index in wished():
                     if index not in event.indices:
                         continue
-                    image = studio.decode(event.step.denoised[event.indices.index(index)])
+                    image = studio.preview(event.step.denoised[event.indices.index(index)])
                     if studio.may_show(image, asked.alone(index)):
                         yield Seen(index, image)
                 took = time.monotonic() - began

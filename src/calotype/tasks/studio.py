@@ -21,6 +21,7 @@ from calotype.tasks.finish import guarded, is_shipped
 from calotype.tasks.generate import Event, Notice
 from calotype.tasks.picture import Picture
 from calotype.tasks.pixels import decode
+from calotype.tasks.preview import preview
 from calotype.tasks.request import Request, ResolvedRequest
 from calotype.tasks.vary import variations
 
@@ -94,6 +95,10 @@ class Studio:
         if safety.content_check == "report" or not safety.checks(is_shipped(self.model, request)):
             return True
         return safety.judge(image).decision != "withheld"
+
+    def preview(self, latents: Tensor) -> PIL.Image.Image:
+        """What unfinished latents (C h w) look like by now, decoded only where they are few."""
+        return preview(self.model, latents)
 
     def decode(self, latents: Tensor) -> PIL.Image.Image:
         """The picture of finished latents (C h w)."""
