@@ -62,3 +62,10 @@ def test_the_same_without_gradients_and_in_either_memory_format() -> None:
         wanted = norm(x)
     assert relative_error(norm(x), wanted) <= 1e-14
     assert relative_error(norm(x.contiguous()), wanted) <= 1e-14
+
+
+def test_one_picture_may_have_any_stride() -> None:
+    norm = GroupNorm(1, 16, 1e-5)  # so many channels a group that the map goes to PyTorch as it lies
+    x = torch.randn(2, 16, 5, 5).contiguous(memory_format=torch.channels_last)[:1]
+    odd = x.as_strided(x.shape, (1, *x.stride()[1:]))
+    assert torch.equal(norm(odd), norm(x))

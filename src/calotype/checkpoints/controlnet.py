@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,14 +17,24 @@ from calotype.checkpoints.compvis_names import CONTROL
 from calotype.checkpoints.diffusers_folder import WEIGHTS
 from calotype.checkpoints.found import Piece
 from calotype.checkpoints.loading import filling
-from calotype.checkpoints.weights import WeightsFile, open_component, read_json
+from calotype.checkpoints.weights import (
+    WeightsFile,
+    as_dtype,
+    open_component,
+    read_json,
+    write_safetensors,
+)
 from calotype.checkpoints.weights_file import open_weights
-from calotype.errors import CheckpointError, InputError, shown
+from calotype.errors import CheckpointError, InputError, OutputError, shown
 from calotype.models.config import ModelConfig
 from calotype.models.latent_diffusion import unfilled
 from calotype.networks.config import ControlNetConfig, UNetConfig
 from calotype.networks.controlnet import ControlNet
 
+SETTINGS = "controlnet"
+"""The name under which the weights' metadata holds the settings."""
+PLAIN = "a model with pooled text"
+"""The family of those whose vector is the pooled text alone, as that of `icons`."""
 OTHERS = (
     ("a ControlNet Union, which is several in one", "task_embedding control_add_embedding."),
     ("a Control-LoRA", "lora_controlnet"),
@@ -92,6 +105,8 @@ def recognise(path: Path) -> FoundControlNet:
         return _folder(path)
     file = open_weights(path)
     _refuse_others(file)
+    if SETTINGS in file.metadata:
+        return _with_settings(path, path, _settings_in(file), file)
     if "controlnet_cond_embedding.conv_in.weight" in file.shapes:
         layout, stored = diffusers_names.controlnet(), dict(file.shapes)
     else:
@@ -123,11 +138,48 @@ def _folder(folder: Path) -> FoundControlNet:
             f"{folder} is a {shown(kind)} of diffusers and no ControlNet of Stable Diffusion 1.x, 2.x or XL; "
             "name one of those."
         )
-    config = diffusers_config.controlnet(path, told)
-    file = open_component(folder, WEIGHTS)
+    return _with_settings(folder, path, told, open_component(folder, WEIGHTS))
+
+
+def _with_settings(path: Path, place: Path, told: Mapping[str, Any], file: WeightsFile) -> FoundControlNet:
+    """Of diffusers' names and the settings that `place` gives for them."""
+    config = diffusers_config.controlnet(place, told)
     piece = Piece.of("ControlNet", "", file, diffusers_names.controlnet())
     piece.refuse_unknown()
-    return FoundControlNet(folder, _title(folder, config), config, piece)
+    plain = told.get("class_embed_type") == "projection"
+    return FoundControlNet(path, PLAIN if plain else _title(path, config), config, piece)
+
+
+def _settings_in(file: WeightsFile) -> dict[str, Any]:
+    """What config.json says beside it, kept in the weights' own metadata as well."""
+    try:
+        told = json.loads(file.metadata[SETTINGS])
+    except ValueError:
+        told = None
+    if not isinstance(told, dict):
+        raise CheckpointError(f"{file.path} holds settings that are no JSON object; take an intact file.")
+    return told
+
+
+def write(
+    folder: Path, net: ControlNet, model: ModelConfig, dtype: torch.dtype, recipe: Mapping[str, Any]
+) -> None:
+    """A ControlNet of the model as diffusers keeps it: config.json and the weights, which hold it as well.
+
+    Raises CheckpointError for what diffusers cannot express, OutputError where it cannot be written.
+    """
+    settings = json.dumps(diffusers_config.controlnet_settings(model, net.control), indent=1)
+    layout = diffusers_names.controlnet(sized=model.sizes is not None)
+    tensors = as_dtype(layout.write(net.state_dict()), dtype)
+    metadata = {"format": "pt", SETTINGS: settings, "recipe": json.dumps(recipe, ensure_ascii=False)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(settings + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be written ({error}); choose another place or free space."
+        ) from None
+    write_safetensors(folder / f"{WEIGHTS}.safetensors", tensors, metadata)
 
 
 def _refuse_others(file: WeightsFile) -> None:

@@ -140,6 +140,20 @@ def controlnet(path: Path, told: Settings) -> ControlNetConfig:
     )
 
 
+def controlnet_settings(config: ModelConfig, net: ControlNetConfig) -> dict[str, Any]:
+    """Of a whole ControlNet for the model; CheckpointError as `unet_settings`'."""
+    own = unet_settings(dataclasses.replace(config, unet=net.unet))
+    for name in ("sample_size", "out_channels", "up_block_types", "mid_block_type", "time_cond_proj_dim"):
+        del own[name]  # which diffusers' ControlNet does not know
+    return own | {
+        "_class_name": "ControlNetModel",
+        "conditioning_channels": net.picture_channels,
+        "conditioning_embedding_out_channels": net.hint_channels,
+        "controlnet_conditioning_channel_order": "bgr" if net.bgr else "rgb",
+        "global_pool_conditions": net.pooled,
+    }
+
+
 def unet_settings(config: ModelConfig) -> dict[str, Any]:
     """The inverse; CheckpointError for what diffusers' U-Net does not have."""
     unet = config.unet

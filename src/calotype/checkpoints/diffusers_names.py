@@ -121,9 +121,9 @@ def unet(*, sized: bool) -> Layout:
 
 
 @cache
-def controlnet() -> Layout:
-    """A ControlNet's vector, if any, is SDXL's."""
-    return Layout((*unet(sized=True).rows, *modules(CONTROL)))
+def controlnet(*, sized: bool = True) -> Layout:
+    """`sized` as for `unet`; either is read."""
+    return Layout((*unet(sized=sized).rows, *modules(CONTROL)))
 
 
 def _autoencoder() -> Layout:

@@ -94,6 +94,19 @@ def shards(
         print(f"left out: {len(found.skipped)} unusable file(s), {found.skipped[0][0].name} the first")
 
 
+def edges(
+    source: Annotated[Path, typer.Argument(help="A picture, or a folder of pictures.")],
+    out: Annotated[Path, typer.Argument(help="The PNG, or the folder, in which their edges go.")],
+) -> None:
+    """Draw the edges of pictures (OpenCV's Canny), for a ControlNet to look at."""
+    from calotype.cli.train import watching
+    from calotype.data.edges import write_edges
+
+    with watching() as watch:
+        count = write_edges(source, out, lambda done, total: watch("edges", done, total))
+    print(f"{out}: edges of {count} picture(s)")
+
+
 def _labelled(name: str, folder: Path, cache: Path | None) -> None:
     from calotype.data.labelled import make_labelled
 

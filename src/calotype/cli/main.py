@@ -11,7 +11,7 @@ import typer
 
 from calotype import __version__
 from calotype.cli.convert import convert
-from calotype.cli.data import fashion_mnist, icons, mnist, photos, shards
+from calotype.cli.data import edges, fashion_mnist, icons, mnist, photos, shards
 from calotype.cli.decode import decode
 from calotype.cli.ema import ema
 from calotype.cli.evaluate import audit, compare, evaluate, report
@@ -23,7 +23,7 @@ from calotype.cli.replay import replay
 from calotype.cli.restore import deblur, denoise, inpaint, upscale
 from calotype.cli.serve import serve
 from calotype.cli.train import train_app
-from calotype.cli.tune import dreambooth, finetune, inversion, lora
+from calotype.cli.tune import controlnet, dreambooth, finetune, inversion, lora
 from calotype.cli.vary import vary
 from calotype.errors import CalotypeError
 
@@ -40,6 +40,7 @@ data_app.command("photos")(photos)
 data_app.command("mnist")(mnist)
 data_app.command("fashion-mnist")(fashion_mnist)
 data_app.command("shards")(shards)
+data_app.command("edges")(edges)
 app.command("generate")(generate)
 app.command("replay")(replay)
 app.command("decode")(decode)
@@ -56,7 +57,7 @@ for _task in (denoise, inpaint, upscale, deblur):
     app.command(_task.__name__)(_task)
 app.command("serve")(serve)
 app.command("plan", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(plan)
-for _tuning in (finetune, lora, dreambooth, inversion):
+for _tuning in (finetune, lora, dreambooth, inversion, controlnet):
     train_app.command(_tuning.__name__)(_tuning)
 app.add_typer(train_app, name="train")
 app.add_typer(data_app, name="data")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from calotype.training.fit import Plan, Run
     from calotype.training.sessions import DataSet, Watch
     from calotype.training.tune_config import (
+        ControlTraining,
         DreamBoothTraining,
         FineTuning,
         InversionTraining,
@@ -137,6 +138,7 @@ def dreambooth(
     inexact: Inexact = False,
     strict: Strict = False,
     device: Device = None,
+    foretell: Foretell = False,
 ) -> None:
     """Teach a model one subject from a few pictures, its class kept what it was (DreamBooth)."""
     from calotype.training.config import override
@@ -158,7 +160,9 @@ def dreambooth(
     def prepare(base: Base, config: DreamBoothTraining, data: DataSet, plan: Plan, watch: Watch) -> Run:
         return prepare_dreambooth(config, base, data, plan, layout=fashion, watch=watch)
 
-    _tune(folder, model, strict, config, Plan(out, resume, minutes, device, threads, inexact), prepare, False)
+    _tune(
+        folder, model, strict, config, Plan(out, resume, minutes, device, threads, inexact), prepare, foretell
+    )
 
 
 def inversion(
@@ -176,6 +180,7 @@ def inversion(
     inexact: Inexact = False,
     strict: Strict = False,
     device: Device = None,
+    foretell: Foretell = False,
 ) -> None:
     """Learn a new word for what your pictures show (textual inversion)."""
     from calotype.training.config import override
@@ -189,7 +194,43 @@ def inversion(
     def prepare(base: Base, config: InversionTraining, data: DataSet, plan: Plan, watch: Watch) -> Run:
         return prepare_inversion(config, base, data, plan, layout=fashion, watch=watch)
 
-    _tune(folder, model, strict, config, Plan(out, resume, minutes, device, threads, inexact), prepare, False)
+    _tune(
+        folder, model, strict, config, Plan(out, resume, minutes, device, threads, inexact), prepare, foretell
+    )
+
+
+def controlnet(
+    folder: Folder,
+    control: Annotated[
+        Path | None,
+        typer.Option(help="Folder of control pictures, by their pictures' names; without it, their edges."),
+    ] = None,
+    out: Out = Path("runs/controlnet"),
+    model: Begin = "icons",
+    caption: Caption = "",
+    settings: Settings = None,
+    resume: Resume = False,
+    minutes: Minutes = math.inf,
+    threads: Threads = None,
+    inexact: Inexact = False,
+    strict: Strict = False,
+    device: Device = None,
+    foretell: Foretell = False,
+) -> None:
+    """Train a ControlNet: a model that stays as it is learns to keep to a second picture."""
+    from calotype.training.config import override
+    from calotype.training.fit import Plan
+    from calotype.training.tune_config import ControlTraining
+    from calotype.training.tuning import prepare_controlnet
+
+    config = override(ControlTraining(caption=caption), settings or ())
+
+    def prepare(base: Base, config: ControlTraining, data: DataSet, plan: Plan, watch: Watch) -> Run:
+        return prepare_controlnet(config, base, data, plan, folder=folder, control=control, watch=watch)
+
+    _tune(
+        folder, model, strict, config, Plan(out, resume, minutes, device, threads, inexact), prepare, foretell
+    )
 
 
 def _tune(

@@ -47,6 +47,19 @@ def read_picture(path: Path | BytesIO, size: Size = None) -> Pixels:
     return np.asarray(middle_square(rgb, size) if isinstance(size, int) else middle(rgb, size(*rgb.size)))
 
 
+def upright_size(path: Path) -> tuple[int, int]:
+    """(width, height) of the picture in `path` as it is read, from the file's header alone; (0, 0) where that
+    cannot be read.
+    """
+    try:
+        with Image.open(path) as picture:
+            width, height = picture.size
+            turned = picture.getexif().get(0x0112, 1) >= 5  # of EXIF's orientations, those on a side
+    except Exception:  # as in `read_picture`, which says what is wrong with the file
+        return (0, 0)
+    return (height, width) if turned else (width, height)
+
+
 def on_white(picture: Image.Image) -> Image.Image:
     """Any Pillow picture as RGB; what is transparent becomes white."""
     if picture.mode.startswith("I") or picture.mode == "F":

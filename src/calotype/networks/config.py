@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from calotype.errors import InputError
@@ -139,6 +139,9 @@ class ClipTextConfig:
             )
 
 
+HINT_CHANNELS = (16, 32, 96, 256)
+
+
 @dataclass(frozen=True)
 class ControlNetConfig:
     """unet              the U-Net whose way down this is a copy of; its way up means nothing here
@@ -151,13 +154,20 @@ class ControlNetConfig:
 
     unet: UNetConfig
     picture_channels: int = 3
-    hint_channels: tuple[int, ...] = (16, 32, 96, 256)
+    hint_channels: tuple[int, ...] = HINT_CHANNELS
     short_middle: bool = False
     pooled: bool = False
     bgr: bool = False
 
     def __post_init__(self) -> None:
         check_sizes(self)
+
+    @classmethod
+    def beside(cls, unet: UNetConfig, factor: int) -> ControlNetConfig:
+        """One for a U-Net of latents `factor` times smaller than their pictures, of the published widths."""
+        own = replace(unet, in_channels=unet.out_channels, outline_cells=0)
+        widths = HINT_CHANNELS + HINT_CHANNELS[-1:] * factor.bit_length()
+        return cls(own, hint_channels=widths[: factor.bit_length()])
 
     @property
     def factor(self) -> int:

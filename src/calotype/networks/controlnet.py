@@ -8,7 +8,7 @@ from torch import Generator, Tensor, nn
 
 from calotype.networks.config import ControlNetConfig
 from calotype.networks.layers import initialise_weights, zero_
-from calotype.networks.unet import Descent
+from calotype.networks.unet import Descent, UNet
 
 
 class Hint(nn.Module):
@@ -45,11 +45,18 @@ class ControlNet(Descent):
         self.initialise()
 
     def initialise(self, generator: Generator | None = None) -> None:
-        """Fresh weights for training: whatever it sees, it adds nothing yet."""
+        """Fresh weights for training: whatever it sees, it adds nothing yet, nor to its own first map."""
         initialise_weights(self, generator)
-        for layer in (*self.zeros, self.middle_zero):
+        for layer in (*self.zeros, self.middle_zero, self.hint.leave):
             assert isinstance(layer, nn.Conv2d)
             zero_(layer)
+
+    def begin_as(self, unet: UNet) -> None:
+        """Takes over the U-Net's way down; of its first layer what reads the noisy latents."""
+        own = self.state_dict()
+        taken = {name: value for name, value in unet.state_dict().items() if name in own}
+        taken["enter.weight"] = taken["enter.weight"][:, : self.config.in_channels]
+        self.load_state_dict(own | taken)
 
     def hinted(self, picture: Tensor) -> Tensor:
         """The control picture (B 3 f*H f*W), values 0 to 1, as `forward` takes it: -> (B C H W).

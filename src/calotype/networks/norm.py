@@ -37,6 +37,9 @@ def channels_last_norm(
     x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool
 ) -> Tensor:
     """Group normalisation, and SiLU if asked for, of a map (B C H W) that lies channels-last."""
+    if len(x) == 1:  # whose stride from row to row may be any, by which PyTorch's kernel would misjudge it
+        channels, height, width = x.shape[1:]
+        x = x.as_strided(x.shape, (channels * height * width, 1, width * channels, channels))
     y: Tensor = _ChannelsLastNorm.apply(x, weight, bias, groups, eps, silu)  # type: ignore[no-untyped-call]
     return y
 

@@ -150,9 +150,10 @@ def pictures(
     shape: Sequence[int],
     seeds: Sequence[int],
     steps: int | None = None,
+    told: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
     """Pictures (N 3 H W) in [-1, 1], one a prompt and seed, from latents of `shape` (C h w), by the model's
-    own sampler, grid, steps and guidance.
+    own sampler, grid, steps and guidance; `told` are further fields of their conditions, N rows each.
     """
     config = model.config
     usual, schedule = config.defaults, model.denoiser.schedule
@@ -166,6 +167,9 @@ def pictures(
         sized(model, said, width, height),
         sized(model, against, width, height, negative=True),
     )
+    if told is not None:
+        said, against = (dataclasses.replace(condition, **told) for condition in conditions)
+        conditions = (said, against)
     denoiser = guided(model.denoiser, conditions, usual.guidance)
     latents = blank
     for step in SAMPLERS[usual.sampler](denoiser, noise(blank) * sigmas[0], sigmas, noise):

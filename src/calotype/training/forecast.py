@@ -186,7 +186,7 @@ def _reckoned(run: Run, few: Few, config: TrainConfig, each: _Measured, speeds: 
         # the last is written twice
         "checkpoints": state * min(max(1, saves - 1), config.keep_checkpoints),
         "averages": each.averages * _times(config.snapshot_every, config.steps),
-        "weights": (folder / "model.safetensors").stat().st_size,
+        "weights": _size(folder / run.objective.product),
         "samples and metrics": 2 * sheet * sheets + 500 * _times(config.log_every, config.steps),
         "caches": int(latents * share + words * spoken) if latents else 0,
     }
@@ -217,6 +217,12 @@ def whole_memory(few: Few, latents: int, words: int, held: int) -> int:
     there = (few.bytes + latents) * few.share + words * few.captions / max(1, few.captions_here)
     # while the pictures are read and parted into splits, they lie in memory twice
     return int(max(held - here + there, few.before + 2 * few.bytes * few.share))
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files of a folder."""
+    files = path.iterdir() if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
 
 
 @contextmanager

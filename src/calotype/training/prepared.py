@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +15,14 @@ from calotype.checkpoints.cache import cached
 from calotype.conditioning.text import TextEncoder
 from calotype.networks.autoencoder import Autoencoder
 from calotype.training.shapes import Grouped, Rows
+
+
+class ControlPictures(Protocol):
+    """(N 3 H W) uint8, which need not lie in memory."""
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """Rows (B), of one shape: (B 3 H W)."""
+        ...
 
 
 class Latents:
@@ -160,11 +169,14 @@ class Captions:
 
 @dataclass(frozen=True)
 class Examples:
-    """Pictures, as latents or pixels, captions and, where there are classes, labels (N), row for row."""
+    """Pictures, as latents or pixels, captions and, where there are classes, labels (N), row for row; of a
+    ControlNet's training what it looks at.
+    """
 
     latents: Latents | Pixels
     captions: Captions
     labels: Tensor | None = None
+    control: ControlPictures | None = None
 
     @property
     def kept(self) -> tuple[int, int]:

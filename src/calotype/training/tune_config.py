@@ -25,6 +25,14 @@ class FineTuning(DiffusionTraining):
     ema_length: float = 0.05
     caption: str = ""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.epsilon is not None:
+            raise InputError(
+                "Training option epsilon is for `calotype train diffusion`, which can keep a run private; "
+                "leave it out."
+            )
+
 
 @dataclass(frozen=True)
 class LoraTraining(FineTuning):
@@ -63,6 +71,26 @@ class LoraTraining(FineTuning):
     def scaling(self) -> float:
         """alpha, the rank where none is given."""
         return float(self.rank) if self.alpha is None else self.alpha
+
+
+@dataclass(frozen=True)
+class ControlTraining(FineTuning):
+    """A ControlNet beside a model that stays as it is (arXiv 2302.05543).
+
+    Half of the captions are left out, as in the paper (section 3.3), so that the net learns to read the
+    control picture itself.
+    """
+
+    caption_dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("train_text_encoder", "zero_terminal_snr"):
+            if getattr(self, name):
+                raise InputError(
+                    f"Training option {name} changes the model, which a ControlNet cannot carry; leave it "
+                    "out, or fine-tune the model first."
+                )
 
 
 @dataclass(frozen=True)

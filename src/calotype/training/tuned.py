@@ -15,18 +15,25 @@ from calotype.training.api import Trained, complete, silent
 from calotype.training.fit import Plan, Run
 from calotype.training.recipes import LORA_RECIPES
 from calotype.training.sessions import picture_shapes, picture_size, read_data
-from calotype.training.tune_config import DreamBoothTraining, FineTuning, InversionTraining, LoraTraining
+from calotype.training.tune_config import (
+    ControlTraining,
+    DreamBoothTraining,
+    FineTuning,
+    InversionTraining,
+    LoraTraining,
+)
 from calotype.training.tuning import (
     Base,
     embedding_layout,
     lora_layout,
+    prepare_controlnet,
     prepare_dreambooth,
     prepare_finetune,
     prepare_inversion,
     prepare_lora,
 )
 
-Kind = Literal["finetune", "lora", "dreambooth", "inversion"]
+Kind = Literal["finetune", "lora", "dreambooth", "inversion", "controlnet"]
 
 
 def tune(
@@ -36,6 +43,7 @@ def tune(
     *,
     out: str | Path | None = None,
     layout: str | None = None,
+    control: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
     **options: Any,
@@ -44,6 +52,7 @@ def tune(
 
     out      the run's folder, runs/KIND unless given
     layout   of a LoRA's file, "kohya" or "diffusers", or of a word's, "a1111" or "diffusers"
+    control  a ControlNet's folder of control pictures, by their pictures' names; without it, their edges
     options  fields of the kind's configuration in `training.tune_config`: rank=8, steps=500 …
 
     `calotype.load(model).generate(…, loras=[str(tuned.path)])` draws with a LoRA; a fine-tuned model is
@@ -52,6 +61,10 @@ def tune(
     config, prepare = _prepared(kind, model, layout, options)
     base = Base.of(model)
     folder = dataset.path if isinstance(dataset, PictureFolder) else Path(dataset)
+    if kind == "controlnet":
+        prepare = partial(prepare, folder=folder, control=None if control is None else Path(control))
+    elif control is not None:
+        raise InputError(f"Control pictures are for kind 'controlnet', not {kind!r}; leave control out.")
     strict = isinstance(dataset, PictureFolder) and dataset.strict
     size, shapes = picture_size(config, base.config), picture_shapes(config, base.config)
     data = read_data(folder, size, strict=strict, watch=silent, shapes=shapes)
@@ -77,6 +90,8 @@ def _prepared(
     if kind == "inversion":
         inversion = InversionTraining(**_known(InversionTraining, options))
         return inversion, partial(prepare_inversion, layout=embedding_layout(layout or "a1111"))
+    if kind == "controlnet":
+        return ControlTraining(**_known(ControlTraining, options)), prepare_controlnet
     raise InputError(f"There is no kind of tuning {kind!r}; choose one of {', '.join(get_args(Kind))}.")
 
 

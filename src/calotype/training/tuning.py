@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -19,6 +20,8 @@ from calotype.errors import InputError
 from calotype.models.config import ModelConfig
 from calotype.models.latent_diffusion import LatentDiffusion
 from calotype.training.adapters import LoraObjective
+from calotype.training.control import ControlObjective
+from calotype.training.control_pictures import with_control
 from calotype.training.denoising import until_noise
 from calotype.training.dreambooth import WithPrior, class_pictures
 from calotype.training.finetune import FineTune
@@ -27,6 +30,7 @@ from calotype.training.inversion import InversionObjective, beginnings, captions
 from calotype.training.objective import Objective
 from calotype.training.sessions import DataSet, Watch, examples_of, picture_size, run_of
 from calotype.training.tune_config import (
+    ControlTraining,
     DreamBoothTraining,
     FineTuning,
     InversionTraining,
@@ -150,6 +154,28 @@ def prepare_inversion(
     return tuning_run(objective, "inversion", told, plan, model)
 
 
+def prepare_controlnet(
+    config: ControlTraining,
+    base: Base,
+    data: DataSet,
+    plan: Plan,
+    *,
+    folder: Path,
+    control: Path | None = None,
+    watch: Watch,
+) -> Run:
+    """A run that trains a ControlNet for a model that stays as it is, which ends as a diffusers folder.
+
+    `control` is a folder with a control picture for each one in `folder`, by the same name; None for edges.
+    """
+    config = settled(config, plan)
+    model = base.load()
+    training, held_out = examples_of(model, captioned(data, config), config, plan, watch)
+    training, held_out, looked_at = with_control(data, training, held_out, folder, control, watch)
+    objective = ControlObjective(config, model, training, held_out)
+    return tuning_run(objective, "controlnet", data, plan, model, {"control": looked_at})
+
+
 def lora_layout(name: str) -> Fashion:
     """InputError for a layout that there is not."""
     if name not in typing.get_args(Fashion):
@@ -180,7 +206,14 @@ def worded(data: DataSet, words: Callable[[tuple[str, ...]], tuple[str, ...]]) -
     )
 
 
-def tuning_run(objective: Objective, kind: str, data: DataSet, plan: Plan, model: LatentDiffusion) -> Run:
-    """The run, which goes on only as the same kind of training from the same weights."""
-    more = {"kind": kind, "weights": model.weights_hash}
+def tuning_run(
+    objective: Objective,
+    kind: str,
+    data: DataSet,
+    plan: Plan,
+    model: LatentDiffusion,
+    facts: Mapping[str, str] | None = None,
+) -> Run:
+    """The run, which goes on only as the same kind of training from the same weights, and `facts`."""
+    more = {"kind": kind, "weights": model.weights_hash, **(facts or {})}
     return run_of(objective, objective.config, data, plan, model.config, more)
