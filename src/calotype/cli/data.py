@@ -82,7 +82,7 @@ def shards(
     per_shard: Annotated[int, typer.Option(min=1, help="Pictures in one file.")] = 10_000,
 ) -> None:
     """Pack a folder of pictures into tar shards as webdataset reads them, to train from or to move."""
-    from calotype.cli.train import watching
+    from calotype.cli.runs import watching
     from calotype.data.folder import PictureFolder
     from calotype.data.shards import write_shards
 
@@ -99,7 +99,7 @@ def edges(
     out: Annotated[Path, typer.Argument(help="The PNG, or the folder, in which their edges go.")],
 ) -> None:
     """Draw the edges of pictures (OpenCV's Canny), for a ControlNet to look at."""
-    from calotype.cli.train import watching
+    from calotype.cli.runs import watching
     from calotype.data.edges import write_edges
 
     with watching() as watch:

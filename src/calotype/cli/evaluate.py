@@ -111,7 +111,7 @@ def audit(
     import json
 
     from calotype.checkpoints.shelf import find
-    from calotype.cli.train import watching
+    from calotype.cli.runs import watching
     from calotype.evaluation.audit import audit as look
 
     path = find(model)

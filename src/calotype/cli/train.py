@@ -1,17 +1,35 @@
-"""`calotype train …`."""
+"""`calotype train …`: trainings that begin with a preset."""
 
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from calotype.cli import forecasts
+from calotype.cli.runs import (
+    Coder,
+    Device,
+    Folder,
+    Foretell,
+    Fsdp,
+    Inexact,
+    InitFrom,
+    Minutes,
+    Out,
+    Preset,
+    Recipe,
+    Resume,
+    Settings,
+    Strict,
+    Threads,
+    Watch,
+    go,
+    named,
+    named_recipe,
+    shipped_or_path,
+)
 
 if TYPE_CHECKING:
     from calotype.models.config import ModelConfig
@@ -20,61 +38,11 @@ if TYPE_CHECKING:
         DiffusionTraining,
         PixelTraining,
         TextTraining,
-        TrainConfig,
     )
     from calotype.training.fit import Plan, Run
     from calotype.training.sessions import DataSet
 
-C = TypeVar("C")
-Watch = Callable[[str, int, int], None]
-
 train_app = typer.Typer(help="Train on your own pictures.", no_args_is_help=True)
-
-Folder = Annotated[Path, typer.Argument(help="Folder of pictures, captioned or not.")]
-Out = Annotated[Path, typer.Option(help="The run's folder: metrics, samples, checkpoints, weights.")]
-Preset = Annotated[str, typer.Option("--model", help="Preset that gives the networks' sizes.")]
-Recipe = Annotated[str | None, typer.Option(help="Training recipe; the model's own if not given.")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Change one training option: --set batch=16 --set steps=500."),
-]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, to the bit.")]
-
-
-def shipped_or_path(name: str) -> Path:
-    """The file of that name, else of a shipped model, as `icons`."""
-    from calotype.checkpoints import shelf
-
-    return Path(name) if Path(name).exists() else shelf.shipped().get(name, Path(name))
-
-
-InitFrom = Annotated[
-    Path | None,
-    typer.Option(
-        parser=shipped_or_path,
-        metavar="FILE",
-        help="Start a new run from these weights, or from a shipped model's, by its name.",
-    ),
-]
-Coder = Annotated[
-    Path | None,
-    typer.Option(
-        "--autoencoder",
-        parser=shipped_or_path,
-        metavar="FILE",
-        help="Checkpoint that holds the autoencoder; a shipped model's name will do.",
-    ),
-]
-Minutes = Annotated[float, typer.Option(help="Stop after so many minutes, with a checkpoint.")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads.")]
-Inexact = Annotated[bool, typer.Option("--inexact", help="Resume although threads or versions differ.")]
-Strict = Annotated[
-    bool, typer.Option("--strict", help="Stop at the first file that is not a usable picture.")
-]
-Device = Annotated[str | None, typer.Option(help="cpu to keep off the GPU.")]
-Foretell = Annotated[
-    bool, typer.Option("--plan", help="Say what the run would cost, into --out, and do not begin it.")
-]
 
 
 @train_app.command("autoencoder")
@@ -91,6 +59,7 @@ def autoencoder(
     inexact: Inexact = False,
     strict: Strict = False,
     device: Device = None,
+    fsdp: Fsdp = False,
     foretell: Foretell = False,
 ) -> None:
     """Train the KL autoencoder of a model."""
@@ -106,7 +75,7 @@ def autoencoder(
         del watch
         return prepare_autoencoder(config, preset, data, plan, init_from=init_from)
 
-    plan = Plan(out, resume, minutes, device, threads, inexact)
+    plan = Plan(out, resume, minutes, device, threads, inexact, fsdp)
     size, shapes = picture_size(config, preset), picture_shapes(config, preset)
     go(prepare, config, folder, size, plan, strict=strict, foretell=foretell, shapes=shapes)
 
@@ -126,6 +95,7 @@ def text(
     inexact: Inexact = False,
     strict: Strict = False,
     device: Device = None,
+    fsdp: Fsdp = False,
     foretell: Foretell = False,
 ) -> None:
     """Teach the text encoder what its captions look like, before the diffusion model."""
@@ -142,7 +112,7 @@ def text(
             config, preset, data, plan, autoencoder=autoencoder, init_from=init_from, watch=watch
         )
 
-    plan = Plan(out, resume, minutes, device, threads, inexact)
+    plan = Plan(out, resume, minutes, device, threads, inexact, fsdp)
     size, shapes = picture_size(config, preset), picture_shapes(config, preset)
     go(prepare, config, folder, size, plan, strict=strict, foretell=foretell, shapes=shapes)
 
@@ -178,6 +148,7 @@ def diffusion(
     inexact: Inexact = False,
     strict: Strict = False,
     device: Device = None,
+    fsdp: Fsdp = False,
     foretell: Foretell = False,
 ) -> None:
     """Train the text-conditioned diffusion model, in latents or in pixels."""
@@ -210,7 +181,7 @@ def diffusion(
             watch=watch,
         )
 
-    plan = Plan(out, resume, minutes, device, threads, inexact)
+    plan = Plan(out, resume, minutes, device, threads, inexact, fsdp)
     size, shapes = picture_size(config, preset), picture_shapes(config, preset)
     go(prepare, config, folder, size, plan, strict=strict, foretell=foretell, shapes=shapes)
 
@@ -229,6 +200,7 @@ def pixels(
     inexact: Inexact = False,
     strict: Strict = False,
     device: Device = None,
+    fsdp: Fsdp = False,
     foretell: Foretell = False,
 ) -> None:
     """Train a denoiser of photographs, which needs no words: for `calotype denoise` and its like."""
@@ -239,110 +211,17 @@ def pixels(
     from calotype.training.recipes import PIXEL_RECIPES
 
     config = override(named_recipe(recipe, model, PIXEL_RECIPES, PixelTraining), settings or ())
-    preset = _named("pixel model preset", model, PIXEL_PRESETS)()
+    preset = named("pixel model preset", model, PIXEL_PRESETS)()
 
     def prepare(config: PixelTraining, data: DataSet, plan: Plan, watch: Watch) -> Run:
         del watch
         return prepare_pixels(config, preset, data, plan, init_from=init_from)
 
-    plan = Plan(out, resume, minutes, device, threads, inexact)
+    plan = Plan(out, resume, minutes, device, threads, inexact, fsdp)
     go(prepare, config, folder, config.image_size or preset.size, plan, strict=strict, foretell=foretell)
-
-
-def named_recipe(
-    name: str | None, model: str, recipes: dict[str, Callable[[], C]], plain: Callable[[], C]
-) -> C:
-    """The recipe asked for, else the model's own, else plain options."""
-    if name is None:
-        return recipes.get(model, plain)()
-    return _named("training recipe", name, recipes)()
 
 
 def _preset(name: str) -> ModelConfig:
     from calotype.models.presets import PRESETS
 
-    return _named("model preset", name, PRESETS)()
-
-
-def _named(what: str, name: str, things: dict[str, C]) -> C:
-    import difflib
-
-    from calotype.errors import InputError
-
-    if name not in things:
-        near = difflib.get_close_matches(name, things, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(things)}."
-        raise InputError(f"There is no {what} {name!r}; {hint}")
-    return things[name]
-
-
-@contextmanager
-def watching() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar for each thing that is prepared before the first step."""
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
-
-    tasks: dict[str, TaskID] = {}
-    # without a terminal a transient bar leaves an empty line before an error's one sentence
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-
-        def watch(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(what, total=total)
-            progress.update(tasks[what], completed=done, total=total)
-
-        yield watch
-
-
-def _read(
-    folder: Path, size: int, strict: bool, watch: Watch, shapes: tuple[tuple[int, int], ...] = ()
-) -> DataSet:
-    """The data set in memory; what had to be left out is named on standard error."""
-    from calotype.training.sessions import read_data
-
-    data = read_data(folder, size, strict=strict, watch=watch, shapes=shapes)
-    if data.skipped:
-        named = "; ".join(f"{path.name} {reason}" for path, reason in data.skipped[:5])
-        more = f"; and {len(data.skipped) - 5} more" if len(data.skipped) > 5 else ""
-        print(
-            f"calotype: left out {len(data.skipped)} unusable file(s) of {folder} ({named}{more}); "
-            "--strict stops instead.",
-            file=sys.stderr,
-        )
-    return data
-
-
-def go(
-    prepare: Callable[[Any, DataSet, Plan, Watch], Run],
-    config: TrainConfig,
-    folder: Path,
-    size: int,
-    plan: Plan,
-    *,
-    strict: bool,
-    foretell: bool,
-    shapes: tuple[tuple[int, int], ...] = (),
-) -> None:
-    """Read the folder and complete the run, or only say what that would cost."""
-    if foretell:
-        from calotype.training.few import read_few
-        from calotype.training.forecast import forecast
-
-        told = forecast(prepare, read_few(folder, size, strict=strict, shapes=shapes), config, plan)
-        told.write(plan.folder)
-        print(forecasts.of_run(told, config, plan))
-        return
-    with watching() as watch:
-        data = _read(folder, size, strict, watch, shapes)
-        run = prepare(config, data, plan, watch)
-    _complete(run, data, plan)
-
-
-def _complete(run: Run, data: DataSet, plan: Plan) -> None:
-    from calotype.training.api import complete
-
-    report = complete(run, progress=True, extra={"skipped_files": len(data.skipped)})
-    if not run.main:
-        return
-    state = "finished" if report["finished"] else "stopped early; go on with --resume"
-    print(f"{plan.folder / run.objective.product}  step {report['step']} of {report['steps']}, {state}")
+    return named("model preset", name, PRESETS)()

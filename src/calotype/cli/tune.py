@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from calotype.cli.train import (
+from calotype.cli.runs import (
     Device,
     Folder,
     Foretell,
+    Fsdp,
     Inexact,
     Minutes,
     Out,
@@ -59,6 +60,7 @@ def finetune(
     inexact: Inexact = False,
     strict: Strict = False,
     device: Device = None,
+    fsdp: Fsdp = False,
     foretell: Foretell = False,
 ) -> None:
     """Go on training a whole model, by its own schedule, on your pictures."""
@@ -73,7 +75,13 @@ def finetune(
         return prepare_finetune(config, base, data, plan, watch=watch)
 
     _tune(
-        folder, model, strict, config, Plan(out, resume, minutes, device, threads, inexact), prepare, foretell
+        folder,
+        model,
+        strict,
+        config,
+        Plan(out, resume, minutes, device, threads, inexact, fsdp),
+        prepare,
+        foretell,
     )
 
 
@@ -96,6 +104,7 @@ def lora(
     inexact: Inexact = False,
     strict: Strict = False,
     device: Device = None,
+    fsdp: Fsdp = False,
     foretell: Foretell = False,
 ) -> None:
     """Train a LoRA: small changes beside the layers of a model that stays as it is."""
@@ -115,7 +124,13 @@ def lora(
         return prepare_lora(config, base, data, plan, layout=fashion, watch=watch)
 
     _tune(
-        folder, model, strict, config, Plan(out, resume, minutes, device, threads, inexact), prepare, foretell
+        folder,
+        model,
+        strict,
+        config,
+        Plan(out, resume, minutes, device, threads, inexact, fsdp),
+        prepare,
+        foretell,
     )
 
 
@@ -138,6 +153,7 @@ def dreambooth(
     inexact: Inexact = False,
     strict: Strict = False,
     device: Device = None,
+    fsdp: Fsdp = False,
     foretell: Foretell = False,
 ) -> None:
     """Teach a model one subject from a few pictures, its class kept what it was (DreamBooth)."""
@@ -161,7 +177,13 @@ def dreambooth(
         return prepare_dreambooth(config, base, data, plan, layout=fashion, watch=watch)
 
     _tune(
-        folder, model, strict, config, Plan(out, resume, minutes, device, threads, inexact), prepare, foretell
+        folder,
+        model,
+        strict,
+        config,
+        Plan(out, resume, minutes, device, threads, inexact, fsdp),
+        prepare,
+        foretell,
     )
 
 
@@ -180,6 +202,7 @@ def inversion(
     inexact: Inexact = False,
     strict: Strict = False,
     device: Device = None,
+    fsdp: Fsdp = False,
     foretell: Foretell = False,
 ) -> None:
     """Learn a new word for what your pictures show (textual inversion)."""
@@ -195,7 +218,13 @@ def inversion(
         return prepare_inversion(config, base, data, plan, layout=fashion, watch=watch)
 
     _tune(
-        folder, model, strict, config, Plan(out, resume, minutes, device, threads, inexact), prepare, foretell
+        folder,
+        model,
+        strict,
+        config,
+        Plan(out, resume, minutes, device, threads, inexact, fsdp),
+        prepare,
+        foretell,
     )
 
 
@@ -215,6 +244,7 @@ def controlnet(
     inexact: Inexact = False,
     strict: Strict = False,
     device: Device = None,
+    fsdp: Fsdp = False,
     foretell: Foretell = False,
 ) -> None:
     """Train a ControlNet: a model that stays as it is learns to keep to a second picture."""
@@ -229,7 +259,13 @@ def controlnet(
         return prepare_controlnet(config, base, data, plan, folder=folder, control=control, watch=watch)
 
     _tune(
-        folder, model, strict, config, Plan(out, resume, minutes, device, threads, inexact), prepare, foretell
+        folder,
+        model,
+        strict,
+        config,
+        Plan(out, resume, minutes, device, threads, inexact, fsdp),
+        prepare,
+        foretell,
     )
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from calotype.training.sharding import alike
+
 
 def exponent_of(length: float) -> float:
     """The exponent gamma whose average has relative width `length` (0 to 0.28), EDM2 eq. 126-127.
@@ -41,7 +43,7 @@ class Ema:
     def load(self, average: Mapping[str, Tensor]) -> None:
         """Take up a stored average, name by name."""
         for name, value in self.average.items():
-            value.copy_(average[name])
+            value.copy_(alike(average[name], value))
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ import torch
 from calotype.errors import DataError, TrainingError
 from calotype.models import precision
 from calotype.training.ahead import Ahead
-from calotype.training.config import TrainConfig, differences, to_json
+from calotype.training.config import TrainConfig, to_json
 from calotype.training.devices import new_accelerator
 from calotype.training.ema import Ema
 from calotype.training.folder import RunFolder, write_text
@@ -23,9 +23,12 @@ from calotype.training.loop import NotFiniteError, StepReport, autocast, new_opt
 from calotype.training.objective import Objective, recipe_of
 from calotype.training.order import BatchOrder
 from calotype.training.page import markdown, took
+from calotype.training.plan import Plan as Plan
 from calotype.training.posthoc import LENGTHS, write_snapshots
 from calotype.training.private import Private
 from calotype.training.recompute import recompute
+from calotype.training.resuming import refuse_another
+from calotype.training.sharding import gathered, shard, whole
 from calotype.training.state import TrainState, read_checkpoint, read_facts
 
 
@@ -37,22 +40,6 @@ class Progress:
     steps: int
     images_per_second: float
     seconds_left: float
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How to run, apart from what is learned: nothing in here changes the weights.
-
-    `minutes` ends the run early, with a checkpoint, once that much time has passed; `threads`
-    is the number of CPU threads, which exact resuming has to keep.
-    """
-
-    folder: Path
-    resume: bool = False
-    minutes: float = math.inf
-    device: str | None = None
-    threads: int | None = None
-    inexact: bool = False
 
 
 C = TypeVar("C", bound=TrainConfig)
@@ -118,15 +105,21 @@ class Run:
         if self.accelerator.device.type == "cpu":
             torch.use_deterministic_algorithms(True)
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        objective.to(  # type: ignore[call-overload]
-            self.accelerator.device, memory_format=torch.channels_last
-        )
+        if plan.fsdp:  # whose parts lie in one piece, in the plain order
+            objective.to(self.accelerator.device)
+            shard(objective, self.accelerator.device, world)
+        else:
+            objective.to(  # type: ignore[call-overload]
+                self.accelerator.device, memory_format=torch.channels_last
+            )
         if config.recompute:
             for part in (objective, *objective.still()):
                 recompute(part)
         self.objective, self.config, self.plan, self.order = objective, config, plan, order
         self._names = names
         self.main = self.accelerator.is_main_process
+        self._takes_part = self.main or plan.fsdp
+        """In measuring, drawing and writing, which of a model in parts all processes do together."""
         averages = tuple(Ema(objective, length) for length in LENGTHS) if config.snapshot_every else ()
         self.state = TrainState(
             objective,
@@ -144,6 +137,7 @@ class Run:
             "config": to_json(config),
             "threads": torch.get_num_threads(),
             "processes": world,
+            **({"fsdp": True} if plan.fsdp else {}),
             "torch": torch.__version__,
         }
         self.folder = RunFolder(plan.folder, resume=plan.resume, main=self.main)
@@ -167,20 +161,7 @@ class Run:
 
     def _take_up(self, checkpoint: Path) -> None:
         stored = read_facts(checkpoint)
-        changed = differences(self.config, stored["config"])
-        if changed:
-            raise TrainingError(
-                f"The run in {self.plan.folder} was made with another {', '.join(changed)}; "
-                "resume with the same options, or start a new run with --init-from."
-            )
-        for name, value in self._facts.items():
-            exempt = name == "config" or (self.plan.inexact and name in {"threads", "processes", "torch"})
-            if not exempt and stored[name] != value:
-                remedy = _REMEDY.get(name, "use the same again, or start a new run with --init-from")
-                raise TrainingError(
-                    f"The run in {self.plan.folder} has {name} {stored[name]} and this one {value}, "
-                    f"so it cannot go on to the same bits; {remedy}."
-                )
+        refuse_another(self.plan, self.config, self._facts, stored)
         read_checkpoint(checkpoint, self.state)
         self._spent = float(stored["seconds"])
         if self.main:
@@ -209,29 +190,29 @@ class Run:
                 speed = (step - since) * config.batch / (now - window)
                 if step - since >= 20:
                     window, since = now, step
-                if self.main:
-                    if config.log_every and step % config.log_every == 0:
-                        self._log(board, report, speed)
+                if self.main and config.log_every and step % config.log_every == 0:
+                    self._log(board, report, speed)
+                if self._takes_part:
                     if self._due(config.evaluate_every, step):
                         self.evaluate(board, step)
                     if self._due(config.sample_every, step):
                         self.sample(board, step)
                     if self._due(config.snapshot_every, step):
-                        write_snapshots(self.plan.folder, step, self.state.averages)
+                        write_snapshots(self.plan.folder, step, self.state.averages, self.main)
                     if self._due(config.checkpoint_every, step):
                         self.save()
                 left = (config.steps - step) * config.batch / max(speed, 1e-9)
                 yield Progress(report, config.steps, speed, left)
                 if self._ends(now):
                     break
-            if self.main:
+            if self._takes_part:
                 self.save()
         except DataError:  # a picture of a shard that cannot be read: what was learnt so far is kept
-            if self.main:
+            if self.main and not self.plan.fsdp:  # the other processes read others
                 self.save()
             raise
         except NotFiniteError as error:
-            if self.main:
+            if self._takes_part:
                 raise self._kept(error) from error
             raise
         finally:
@@ -251,9 +232,9 @@ class Run:
 
     def _kept(self, error: NotFiniteError) -> TrainingError:
         """Keep the state before the batch that failed, if that is sound, and say which pictures it held."""
-        if all(bool(value.isfinite().all()) for value in self.objective.parameters()):
+        if all(bool(whole(value).isfinite().all()) for value in self.objective.parameters()):
             self.save()
-        if not self._names:
+        if not self._names or not self.main:
             return error
         listed = self.plan.folder / "not-finite.json"
         pictures = [self._names[i] for i in self.order.indices(error.step).tolist()]
@@ -282,9 +263,10 @@ class Run:
 
     def evaluate(self, board: Any, step: int) -> None:
         """Measure the averaged weights on what is held out, and write that down."""
-        self.objective.eval()
-        with self.state.ema.applied(), autocast(self.config, self.accelerator.device):
+        with self._averaged(), autocast(self.config, self.accelerator.device):
             found = self.objective.evaluate()
+        if not self.main:
+            return
         if found:
             self.folder.log({"step": step, "seconds": round(self.seconds, 2), **found})
         for name, value in found.items():
@@ -292,18 +274,25 @@ class Run:
 
     def sample(self, board: Any, step: int) -> None:
         """Draw a sheet with the averaged weights."""
-        self.objective.eval()
-        with self.state.ema.applied(), autocast(self.config, self.accelerator.device):
+        with self._averaged(), autocast(self.config, self.accelerator.device):
             pictures = self.objective.samples()
-        if pictures is not None:
+        if self.main and pictures is not None:
             self.folder.write_samples(step, pictures)
             board.add_images("samples", (pictures.clamp(-1, 1) + 1) / 2, step)
 
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Within the block the objective is put to use, whole, with the averaged weights."""
+        self.objective.eval()
+        with self.state.ema.applied(), gathered(self.objective):
+            yield
+
     def save(self) -> None:
         """Write a checkpoint."""
-        self.folder.write_checkpoint(
-            self.state, self._facts | {"seconds": round(self.seconds, 2)}, self.config.keep_checkpoints
-        )
+        facts = self._facts | {"seconds": round(self.seconds, 2), "step": self.state.step}
+        tensors = self.state.tensors()
+        if self.main:
+            self.folder.write_checkpoint(tensors, facts, self.config.keep_checkpoints)
 
     def stop(self) -> None:
         """Ask the run to end after the step it is in, with a checkpoint."""
@@ -314,7 +303,6 @@ class Run:
 
         Of several processes the main one writes.
         """
-        self.objective.eval()
         seen = self.state.step * self.config.batch
         report = {
             "finished": self.state.step == self.config.steps,
@@ -329,19 +317,15 @@ class Run:
             **({"privacy": self._private.spent(self.state.step)} if self._private else {}),
             **extra,
         }
+        if self._takes_part:
+            with self._averaged():
+                if self.main:
+                    product = self.plan.folder / self.objective.product
+                    self.objective.export(product, recipe_of(self.config, report))
         if not self.main:
             return report
-        with self.state.ema.applied():
-            self.objective.export(self.plan.folder / self.objective.product, recipe_of(self.config, report))
         report |= took(self.plan.folder, self.config, self.state.step)
         history = self.folder.history()
         write_text(self.plan.folder / "report.json", json.dumps(report, indent=1) + "\n")
         write_text(self.plan.folder / "report.md", markdown(report, history))
         return report
-
-
-_REMEDY = {
-    "threads": "set the same number with --threads, or give --inexact to accept other last bits",
-    "processes": "start as many as before, or give --inexact to accept other last bits",
-    "torch": "install that version, or give --inexact to accept other last bits",
-}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from calotype import durable
 from calotype.errors import OutputError, TrainingError
-from calotype.training.state import TrainState, write_checkpoint
+from calotype.training.state import write_checkpoint
 
 
 def write_text(path: Path, text: str) -> None:
@@ -78,10 +78,10 @@ class RunFolder:
         """Those of a folder, whoever holds it."""
         return sorted((path / "checkpoints").glob("step-*.safetensors"))
 
-    def write_checkpoint(self, state: TrainState, facts: Mapping[str, Any], keep: int) -> Path:
-        """Write the state as it is now and remove all but the newest `keep`."""
-        path = self.path / "checkpoints" / f"step-{state.step:08d}.safetensors"
-        write_checkpoint(path, state, dict(facts))
+    def write_checkpoint(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], keep: int) -> Path:
+        """Write a state and its facts, `step` among them, and remove all but the newest `keep`."""
+        path = self.path / "checkpoints" / f"step-{facts['step']:08d}.safetensors"
+        write_checkpoint(path, tensors, facts)
         for old in self.checkpoints()[:-keep]:
             old.unlink()
         return path

@@ -16,6 +16,7 @@ from calotype.models.precision import DTYPES
 from calotype.training.config import TrainConfig
 from calotype.training.muon import Muon
 from calotype.training.private import Private
+from calotype.training.sharding import sharded, whole
 from calotype.training.state import TrainState
 
 Batch = Mapping[str, Tensor]
@@ -104,7 +105,8 @@ def _accumulated(
     pieces = [value.chunk(config.accumulate) for value in batch.values()]
     sums: dict[str, Tensor] = {}
     for number, piece in enumerate(zip(*pieces, strict=True), 1):
-        apart = accelerator.no_sync(module) if number < config.accumulate else nullcontext()
+        waits = number < config.accumulate and not sharded(module)  # whose gradients are added up in parts
+        apart = accelerator.no_sync(module) if waits else nullcontext()
         with apart:
             with autocast(config, accelerator.device):
                 parts: dict[str, Tensor] = module(**dict(zip(batch, piece, strict=True)))
@@ -128,7 +130,7 @@ def train(
     Raises TrainingError, leaving the parameters as they were, when the loss or its gradient is
     not finite.
     """
-    wrapped = accelerator.prepare_model(state.module)
+    wrapped = state.module if sharded(state.module) else accelerator.prepare_model(state.module)
     parameters = [p for p in state.module.parameters() if p.requires_grad]
     while state.step < config.steps:
         step = state.step
@@ -138,7 +140,7 @@ def train(
         state.module.train()
         if private is None:
             parts = _accumulated(config, wrapped, batches(step), accelerator)
-            norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip)
+            norm = whole(torch.nn.utils.clip_grad_norm_(parameters, config.clip))
         else:  # every picture's own gradient was clipped
             parts = private.gradient(wrapped, batches(step), step, autocast(config, accelerator.device))
             norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from calotype.training.sharding import alike, whole
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic that takes singular values near 1 in few rounds."""
 ROUNDS = 5
@@ -50,8 +52,9 @@ class Muon(torch.optim.Optimizer):
                 state["momentum"] = torch.zeros_like(parameter)
             state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
             nesterov = parameter.grad.lerp(state["momentum"], group["momentum"])
-            matrix = nesterov.flatten(1)  # (O I h w) -> (O I*h*w)
+            matrix = whole(nesterov).flatten(1)  # (O I h w) -> (O I*h*w)
             update = orthogonal(matrix, self._dtype).view(nesterov.shape)  # (O I*h*w) -> (O I h w)
+            update = alike(update, parameter)
             scale = RMS * max(matrix.shape) ** 0.5
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
             parameter.add_(update, alpha=-group["lr"] * scale)

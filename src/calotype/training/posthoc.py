@@ -19,6 +19,7 @@ from torch import Tensor
 from calotype import durable
 from calotype.errors import InputError, OutputError, TrainingError
 from calotype.training.ema import Ema, exponent_of
+from calotype.training.sharding import whole
 
 LENGTHS = (0.05, 0.10)
 """Of the averages that are kept (the paper's choice)."""
@@ -66,14 +67,19 @@ class Snapshot:
     length: float
 
 
-def write_snapshots(folder: Path, step: int, averages: tuple[Ema, ...]) -> None:
-    """The averages as they are now, each a file; OutputError where the disk does not take them."""
+def write_snapshots(folder: Path, step: int, averages: tuple[Ema, ...], main: bool = True) -> None:
+    """The averages as they are now, each a file; OutputError where the disk does not take them.
+
+    Of several processes the `main` one writes.
+    """
     for length, ema in zip(LENGTHS, averages, strict=True):
         path = folder / FOLDER / f"step-{step:08d}-{length:.2f}.safetensors"
         partial = path.with_suffix(".tmp")
+        held = {name: whole(value.detach()).float().contiguous() for name, value in ema.average.items()}
+        if not main:
+            continue
         try:
             path.parent.mkdir(exist_ok=True)
-            held = {name: value.detach().float().contiguous() for name, value in ema.average.items()}
             safetensors.torch.save_file(held, partial)
             durable.rename(partial, path)
         except (OSError, SafetensorError) as error:

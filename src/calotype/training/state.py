@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from calotype import durable
 from calotype.errors import OutputError, TrainingError
 from calotype.training.ema import Ema
+from calotype.training.sharding import alike, whole
 
 
 @dataclass
@@ -31,7 +33,10 @@ class TrainState:
     averages: tuple[Ema, ...] = ()
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of the state as flat names: model/…, ema/…, average0/… and optimizer/<parameter>/<moment>."""
+        """All of the state as flat names: model/…, ema/…, average0/… and optimizer/<parameter>/<moment>.
+
+        Where it lies in parts, all processes have to come here together, and each gets it whole.
+        """
         flat = {f"model/{name}": value for name, value in self.module.state_dict().items()}
         flat |= {f"ema/{name}": value for name, value in self.ema.average.items()}
         for i, ema in enumerate(self.averages):
@@ -39,7 +44,7 @@ class TrainState:
         for name, parameter in self._trained().items():
             for moment, value in self.optimizer.state.get(parameter, {}).items():
                 flat[f"optimizer/{name}/{moment}"] = value
-        return {name: value.detach().contiguous() for name, value in flat.items()}
+        return {name: _complete(value.detach()).contiguous() for name, value in flat.items()}
 
     def load(self, tensors: dict[str, Tensor], step: int) -> None:
         """Take up what `tensors` gave, strictly."""
@@ -48,7 +53,9 @@ class TrainState:
         for name, value in tensors.items():
             group, _, rest = name.partition("/")
             groups[group][rest] = value
-        self.module.load_state_dict(groups["model"])
+        own = self.module.state_dict()
+        model = {name: alike(value, own.get(name, value)) for name, value in groups["model"].items()}
+        self.module.load_state_dict(model)
         self.ema.load(groups["ema"])
         for i, ema in enumerate(self.averages):
             ema.load(groups[f"average{i}"])
@@ -59,23 +66,29 @@ class TrainState:
             if moment == "step":  # the fused AdamW keeps its counter where the parameter lies
                 self.optimizer.state[parameter][moment] = value.to(parameter.device)
             else:  # in the parameter's own memory layout, which the fused update takes for granted
-                self.optimizer.state[parameter][moment] = torch.empty_like(parameter).copy_(value)
+                self.optimizer.state[parameter][moment] = torch.empty_like(parameter).copy_(
+                    alike(value, parameter)
+                )
         self.step = step
 
     def _trained(self) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
 
 
-def write_checkpoint(path: Path, state: TrainState, facts: dict[str, Any]) -> None:
-    """Write the state and its facts (JSON) under a temporary name, flush it to disk, rename it.
+def _complete(value: Tensor) -> Tensor:
+    """Tensors in parts are put together on the CPU, one after the other."""
+    found = whole(value)
+    return value if found is value else found.cpu()
+
+
+def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write a state's tensors and its facts (JSON) under a temporary name, flush it to disk, rename it.
 
     Raises OutputError when the disk does not take it; an earlier checkpoint then stays.
     """
     partial = path.with_suffix(".tmp")
     try:
-        safetensors.torch.save_file(
-            state.tensors(), partial, {"facts": json.dumps(facts | {"step": state.step})}
-        )
+        safetensors.torch.save_file(dict(tensors), partial, {"facts": json.dumps(dict(facts))})
         durable.rename(partial, path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
