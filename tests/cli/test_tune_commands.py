@@ -64,6 +64,39 @@ def test_the_same_in_python(tiny_file: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("finetune", ()),
+        ("lora", ("--rank", 2)),
+        ("dreambooth", ("--prompt", "a sks cat", "--class-prompt", "a cat", "--rank", 2)),
+        ("inversion", ("--word", "<it>", "--initial", "apple")),
+        ("controlnet", ()),
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_each_kind_is_planned_before_it_begins(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_file: Path,
+    kind: str,
+    options: tuple[object, ...],
+) -> None:
+    monkeypatch.setattr("calotype.training.forecast.CALIBRATION", 0.0)
+    code, out, err = run(capsys, "plan", "train", kind, "cats", "--model", tiny_file, *options, *SOON)
+    assert code == 0, err
+    folder = Path("runs") / kind
+    assert [path.name for path in folder.iterdir()] == ["plan.json"]
+    told = json.loads((folder / "plan.json").read_text())
+    assert 0 < told["trained"] < told["parameters"], "what stays is counted too"
+    assert told["disk"]["weights"] > 0
+    assert told["running"]["steps"] > 0
+    if kind == "dreambooth":
+        assert told["preparing"]["drawing the class"] > 0
+        assert told["disk"]["the class"] > 0
+        assert "drawing the class" in out
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["lora", "nowhere", "--model", "TINY"], "nowhere"),

@@ -49,6 +49,11 @@ def test_a_batch_in_parts_is_the_same_batch(shapes: Path, tmp_path: Path) -> Non
         override(tiny_diffusion(), ["accumulate=3"])
 
 
+def test_a_run_with_recomputed_blocks_is_the_same_run(shapes: Path, tmp_path: Path) -> None:
+    plain, again = (prepared(shapes, tmp_path / flag, f"recompute={flag}") for flag in ("false", "true"))
+    assert losses(again) == losses(plain)
+
+
 def test_recomputed_blocks_give_the_same_gradients_and_keep_less() -> None:
     torch.manual_seed(0)
     network = build(tiny().of_classes(("a",)), None).denoiser.network

@@ -65,10 +65,11 @@ class _ChannelsLastNorm(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, rstd = ctx.saved_tensors[:4]
+        saved = ctx.saved_tensors  # once: where blocks are recomputed, they cannot be unpacked again
+        x, weight, mean, rstd = saved[:4]
         grad = grad.contiguous(memory_format=torch.channels_last)
         if ctx.silu:
-            grad = torch.ops.aten.silu_backward(grad, ctx.saved_tensors[4])
+            grad = torch.ops.aten.silu_backward(grad, saved[4])
         channels, height, width = x.shape[1:]
         exact = torch.promote_types(x.dtype, torch.float32)  # for everything smaller than a map
         repeats = channels // mean.shape[1]

@@ -23,11 +23,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from calotype.checkpoints.memory import peak
 from calotype.errors import InputError, OutputError
 from calotype.training.config import TrainConfig, to_json
+from calotype.training.dreambooth import AT_ONCE
 from calotype.training.few import Few
 from calotype.training.fit import Plan, Run
 from calotype.training.folder import RunFolder, write_text
 from calotype.training.page import PLAN
 from calotype.training.sessions import DataSet, Watch
+from calotype.training.tune_config import DreamBoothTraining
 
 Prepare = Callable[[TrainConfig, DataSet, Plan, Watch], Run]
 """Makes the run of a configuration on pictures, and says on the way what is being prepared."""
@@ -103,7 +105,7 @@ def forecast(
             longer = config.steps + MOST + FEWEST  # so that even the shortest run has steps to measure
             quiet = replace(config, steps=longer, evaluate_every=0, sample_every=0, checkpoint_every=0)
             speeds = _Speeds()
-            run = prepare(quiet, few.data, trial, speeds)
+            run = prepare(_with_few_drawn(quiet), few.data, trial, speeds)
             return _reckoned(
                 run, few, config, _Measured(run, config, CALIBRATION if seconds is None else seconds), speeds
             )
@@ -111,6 +113,13 @@ def forecast(
         if made and not any(plan.folder.iterdir()):
             plan.folder.rmdir()
         raise
+
+
+def _with_few_drawn(config: TrainConfig) -> TrainConfig:
+    """DreamBooth without most of the pictures that it draws of the class."""
+    if not isinstance(config, DreamBoothTraining):
+        return config
+    return replace(config, class_pictures=min(config.class_pictures, 2 * AT_ONCE))
 
 
 class _Speeds:
@@ -190,18 +199,24 @@ def _reckoned(run: Run, few: Few, config: TrainConfig, each: _Measured, speeds: 
         "samples and metrics": 2 * sheet * sheets + 500 * _times(config.log_every, config.steps),
         "caches": int(latents * share + words * spoken) if latents else 0,
     }
+    counts = {}
+    if isinstance(config, DreamBoothTraining) and config.prior_weight:
+        counts["drawing the class"] = config.class_pictures
+        drawn = [path.stat().st_size for path in (folder / "class").glob("*.png")]
+        disk["the class"] = sum(drawn) * config.class_pictures // len(drawn)
     device = run.accelerator.device
     parameters = list(run.objective.parameters())
+    still = sum(p.numel() for part in run.objective.still() for p in part.parameters())
     return Forecast(
         config=to_json(config),
         threads=torch.get_num_threads(),
         pictures=few.pictures,
-        parameters=sum(p.numel() for p in parameters),
+        parameters=sum(p.numel() for p in parameters) + still,
         trained=sum(p.numel() for p in parameters if p.requires_grad),
         flops=each.flops,
         step=each.step,
         preparing={"reading pictures": few.reading * pictures}
-        | {what: second * pictures for what, second in speeds.each.items()},
+        | {what: second * counts.get(what, pictures) for what, second in speeds.each.items()},
         running=running,
         memory=whole_memory(few, latents, words, peak()),
         device_memory=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,

@@ -46,15 +46,25 @@ def sharded(module: nn.Module) -> bool:
 
 @contextmanager
 def gathered(module: nn.Module) -> Iterator[None]:
-    """Within the block every process holds all weights; all of them have to come here together."""
-    parts: list[Any] = [part for part in module.modules() if sharded(part)]
-    for part in parts:
-        part.unshard()
+    """Within the block every process holds all weights; all of them have to come here together, and may call
+    any part of the module.
+    """
+    parts: list[tuple[nn.Module, str, nn.Parameter]] = [
+        (owner, name, value)
+        for owner in module.modules()
+        for name, value in owner._parameters.items()
+        if value is not None and hasattr(value, "full_tensor")
+    ]
+    for owner, name, value in parts:
+        owner._parameters[name] = nn.Parameter(whole(value.detach()), requires_grad=value.requires_grad)
     try:
         yield
     finally:
-        for part in parts:
-            part.reshard()
+        units: list[Any] = [owner for owner in module.modules() if sharded(owner)]
+        for unit in units:  # the block's forwards may have left it whole
+            unit.reshard()
+        for owner, name, value in parts:
+            owner._parameters[name] = value
 
 
 def whole(value: Tensor) -> Tensor:
