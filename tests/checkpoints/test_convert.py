@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from tests.checkpoints.families import CONFIGS, TOKENIZER, written_by_diffusers
@@ -61,19 +62,21 @@ def test_icons_all_the_way_round_to_the_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_diffusers_draws_icons_as_we_do(tmp_path: Path) -> None:
+def test_diffusers_draws_icons_as_we_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From the command line: exported, drawn by diffusers, and drawn by us from the exported folder."""
     from diffusers import StableDiffusionPipeline
 
-    convert("icons", tmp_path / "icons")
-    pipe: Any = StableDiffusionPipeline.from_pretrained(tmp_path / "icons", trust_remote_code=True)
+    folder, out = tmp_path / "icons", tmp_path / "out.png"
+    assert run(capsys, "convert", "icons", folder, "--format", "diffusers")[0] == 0
+    pipe: Any = StableDiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
     pipe.set_progress_bar_config(disable=True)
     asked = {"prompt": "a red apple", "negative_prompt": "a green car", "guidance_scale": 4.0}
     noise = PictureNoise([7])(torch.zeros(1, 16, 16, 16))
     theirs = pipe(**asked, latents=noise, num_inference_steps=8, output_type="np").images[0]
-    ours = calotype.load("icons").generate(
-        "a red apple", negative="a green car", guidance=4.0, seed=7, steps=8, grid="trailing"
-    )
-    assert psnr(np.asarray(ours) / 255, theirs) >= 45
+    words = ("--negative", "a green car", "--guidance", 4, "--seed", 7, "--steps", 8, "--grid", "trailing")
+    for model in ("icons", folder):
+        assert run(capsys, "generate", "a red apple", "--model", model, *words, "-o", out)[0] == 0
+        assert psnr(np.asarray(PIL.Image.open(out)) / 255, theirs) >= 45
 
 
 @pytest.mark.filterwarnings("ignore")
