@@ -5,7 +5,7 @@
 writes docs/restored.json, its numbers, and docs/restored.md, its tables, after every picture.  --lines
 chooses some of a to e; what an earlier run of the same weights found for the others stays, and one that was
 cut off goes on where it was (d begins anew).  --crop takes the middle of pictures only (the page says so),
---samples (16 at least in d) and --steps change the effort.
+--samples (16 at least in d; 0 in b: the estimate alone) and --steps change the effort.
 Needs the extra `benchmarks`.  FOLDER is what `calotype data photos` made: its held-out photographs, which are
 no test pictures, fit the scaling of the uncertainty.
 """
@@ -86,20 +86,17 @@ def line_b(
             spoilt = np.where(missing, 0, clean).astype(np.float32)
             planes = np.ascontiguousarray(spoilt.transpose(1, 2, 0))
             estimate = inpaint(model, Photo(spoilt), missing, options=Options(steps=chosen.steps))
-            made = inpaint(model, Photo(spoilt), missing, options=options)
+            row = {"photo, estimate": psnr(estimate.photo.pixels, clean)}
+            if chosen.samples:
+                made = inpaint(model, Photo(spoilt), missing, options=options)
+                row["photo, mean of samples"] = psnr(made.photo.pixels, clean)
+                row["photo, one sample"] = psnr(made.samples[0].pixels, clean)
             smooth = inpaint_biharmonic(planes, missing, channel_axis=-1)
+            row["biharmonic"] = psnr(smooth.transpose(2, 0, 1), clean)
             eight = np.rint(255 * planes).astype(np.uint8)
             telea = cv2.inpaint(eight, missing.astype(np.uint8), 3, cv2.INPAINT_TELEA)
-            yield (
-                f"{name} {kind}",
-                {
-                    "photo, estimate": psnr(estimate.photo.pixels, clean),
-                    "photo, mean of samples": psnr(made.photo.pixels, clean),
-                    "photo, one sample": psnr(made.samples[0].pixels, clean),
-                    "biharmonic": psnr(smooth.transpose(2, 0, 1), clean),
-                    "Telea": psnr(telea.transpose(2, 0, 1) / 255, clean),
-                },
-            )
+            row["Telea"] = psnr(telea.transpose(2, 0, 1) / 255, clean)
+            yield f"{name} {kind}", row
 
 
 def laplacian(picture: np.ndarray) -> float:
@@ -112,7 +109,7 @@ def laplacian(picture: np.ndarray) -> float:
 def line_c(
     model: PixelDiffusion, chosen: argparse.Namespace, done: Container[str]
 ) -> Iterator[tuple[str, Row]]:
-    options = Options(samples=chosen.samples, steps=chosen.steps, jacobian=chosen.jacobian)
+    options = Options(samples=max(8, chosen.samples), steps=chosen.steps, jacobian=chosen.jacobian)
     for name, clean in pictures(PHOTOGRAPHS, chosen.crop).items():
         if name in done:
             continue
@@ -155,7 +152,8 @@ def line_d(model: PixelDiffusion, chosen: argparse.Namespace, _: Container[str])
     options = Options(samples=max(16, chosen.samples), steps=chosen.steps)
     held_out = PictureFolder(chosen.tiles, size=256, split="validation")
     every = max(1, len(held_out) // 8)
-    fitting = [held_out.image(i).numpy()[:, :128, :128] / 255 for i in range(0, len(held_out), every)][:8]
+    side = min(chosen.crop or 128, 128)
+    fitting = [held_out.image(i).numpy()[:, :side, :side] / 255 for i in range(0, len(held_out), every)][:8]
     for sigma in (25, 50):
         pairs = [
             coverage(model, picture.astype(np.float32), sigma, options, i)
@@ -205,16 +203,17 @@ def line_e(model: PixelDiffusion, chosen: argparse.Namespace, _: Container[str])
 
 
 def peak(model: PixelDiffusion) -> None:
-    """In a process of its own: what denoising 12 megapixels takes beyond the model."""
+    """In a process of its own: what denoising 12 megapixels takes beyond the model, the picture included."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    before = pages * resource.getpagesize() / 2**30
     clean = pictures(("china",), None)["china"]
     tall = np.concatenate([clean, clean[:, ::-1]] * 4, axis=1)[:, :3000]
     large = np.ascontiguousarray(np.concatenate([tall, tall[:, :, ::-1]] * 4, axis=2)[:, :, :4000])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
     denoise(model, Photo(large), sigma=10)
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    told = {"12 megapixels, GB beyond the model and the picture": used / 2**20}
-    print(json.dumps(told | {"12 megapixels, seconds": time.perf_counter() - began}))
+    seconds = time.perf_counter() - began
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20 - before
+    print(json.dumps({"12 megapixels, GB beyond the model": used, "12 megapixels, seconds": seconds}))
 
 
 LINES: dict[str, Line] = {
@@ -290,8 +289,8 @@ def main() -> None:
     if found.get("about") != about:
         found = {"about": about, "effort": {}, "lines": {}}
     for line in chosen.lines:
-        samples = max(16, chosen.samples) if line == "d" else chosen.samples
-        drawn = f", {samples} samples of {chosen.steps} steps" if line in "bcd" else ""
+        samples = max({"c": 8, "d": 16}.get(line, 0), chosen.samples)
+        drawn = f", {samples} samples of {chosen.steps} steps" if line in "bcd" and samples else ""
         effort = f"{cut}{drawn}.".capitalize()
         if found["effort"].get(line) != effort:
             found["lines"].pop(line, None)
