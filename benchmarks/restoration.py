@@ -4,8 +4,8 @@
 
 writes docs/restored.json, its numbers, and docs/restored.md, its tables, after every picture.  --lines
 chooses some of a to e; what an earlier run of the same weights found for the others stays, and one that was
-cut off goes on where it was (d begins anew).  --crop takes the middle of pictures only (the page says so),
---samples (16 at least in d; 0 in b: the estimate alone) and --steps change the effort.
+cut off goes on where it was (d at its last sigma).  --crop takes the middle of pictures only (the page says
+so), --samples (16 at least in d; 0 in b: the estimate alone) and --steps change the effort.
 Needs the extra `benchmarks`.  FOLDER is what `calotype data photos` made: its held-out photographs, which are
 no test pictures, fit the scaling of the uncertainty.
 """
@@ -18,7 +18,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +46,12 @@ PUBLISHED = """Published margins over colour BM3D on CBSD68 at 15/25/50: DnCNN +
 Row = dict[str, float]
 
 
-Line = Callable[[PixelDiffusion, argparse.Namespace, Container[str]], Iterator[tuple[str, Row]]]
+Line = Callable[[PixelDiffusion, argparse.Namespace, Mapping[str, Row]], Iterator[tuple[str, Row]]]
 """Gives (name, row) for every row that is not done; a row given again replaces the earlier one."""
 
 
 def line_a(
-    model: PixelDiffusion, chosen: argparse.Namespace, done: Container[str]
+    model: PixelDiffusion, chosen: argparse.Namespace, done: Mapping[str, Row]
 ) -> Iterator[tuple[str, Row]]:
     for name, clean in pictures(PHOTOGRAPHS + SPECIAL, chosen.crop).items():
         for sigma in SIGMAS:
@@ -72,7 +72,7 @@ def line_a(
 
 
 def line_b(
-    model: PixelDiffusion, chosen: argparse.Namespace, done: Container[str]
+    model: PixelDiffusion, chosen: argparse.Namespace, done: Mapping[str, Row]
 ) -> Iterator[tuple[str, Row]]:
     import cv2
     from skimage.restoration import inpaint_biharmonic
@@ -107,7 +107,7 @@ def laplacian(picture: np.ndarray) -> float:
 
 
 def line_c(
-    model: PixelDiffusion, chosen: argparse.Namespace, done: Container[str]
+    model: PixelDiffusion, chosen: argparse.Namespace, done: Mapping[str, Row]
 ) -> Iterator[tuple[str, Row]]:
     options = Options(samples=max(8, chosen.samples), steps=chosen.steps, jacobian=chosen.jacobian)
     for name, clean in pictures(PHOTOGRAPHS, chosen.crop).items():
@@ -148,13 +148,17 @@ def coverage(
     return np.abs(made.photo.pixels - clean).ravel(), half_width(made.deviation, options.samples).ravel()
 
 
-def line_d(model: PixelDiffusion, chosen: argparse.Namespace, _: Container[str]) -> Iterator[tuple[str, Row]]:
+def line_d(
+    model: PixelDiffusion, chosen: argparse.Namespace, done: Mapping[str, Row]
+) -> Iterator[tuple[str, Row]]:
     options = Options(samples=max(16, chosen.samples), steps=chosen.steps)
     held_out = PictureFolder(chosen.tiles, size=256, split="validation")
     every = max(1, len(held_out) // 8)
-    side = min(chosen.crop or 128, 128)
+    side = min(chosen.crop or 128, 64)
     fitting = [held_out.image(i).numpy()[:, :side, :side] / 255 for i in range(0, len(held_out), every)][:8]
-    for sigma in (25, 50):
+    for sigma in chosen.sigmas:
+        if done.get(str(sigma), {}).get("photographs") == len(PHOTOGRAPHS):
+            continue
         pairs = [
             coverage(model, picture.astype(np.float32), sigma, options, i)
             for i, picture in enumerate(fitting)
@@ -181,20 +185,22 @@ def line_d(model: PixelDiffusion, chosen: argparse.Namespace, _: Container[str])
             )
 
 
-def line_e(model: PixelDiffusion, chosen: argparse.Namespace, _: Container[str]) -> Iterator[tuple[str, Row]]:
+def line_e(
+    model: PixelDiffusion, chosen: argparse.Namespace, _: Mapping[str, Row]
+) -> Iterator[tuple[str, Row]]:
     clean = pictures(("china",), None)["china"]
     noisy = clean + 25 / 255 * noise(clean.shape, 0)
-    began = time.perf_counter()
+    began = time.process_time()
     whole = denoise(model, Photo(noisy), sigma=25, options=Options(tile=4096)).photo.pixels
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     tiles = denoise(model, Photo(noisy), sigma=25, options=Options(tile=256)).photo.pixels
     megapixels = clean.shape[1] * clean.shape[2] / 1e6
-    began = time.perf_counter()
+    began = time.process_time()
     bm3d_of(noisy, 25 / 255)
     rows = {
         "tiled and untiled differ by at most, of 255": 255 * float(np.abs(tiles - whole).max()),
-        "seconds a megapixel": seconds / megapixels,
-        "BM3D, seconds a megapixel": (time.perf_counter() - began) / megapixels,
+        "processor seconds a megapixel": seconds / megapixels,
+        "BM3D, processor seconds a megapixel": (time.process_time() - began) / megapixels,
         "threads": torch.get_num_threads(),
     }
     command = [sys.executable, __file__, "--model", chosen.model, "--peak"]
@@ -209,11 +215,13 @@ def peak(model: PixelDiffusion) -> None:
     clean = pictures(("china",), None)["china"]
     tall = np.concatenate([clean, clean[:, ::-1]] * 4, axis=1)[:, :3000]
     large = np.ascontiguousarray(np.concatenate([tall, tall[:, :, ::-1]] * 4, axis=2)[:, :, :4000])
-    began = time.perf_counter()
+    began = time.process_time()
     denoise(model, Photo(large), sigma=10)
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20 - before
-    print(json.dumps({"12 megapixels, GB beyond the model": used, "12 megapixels, seconds": seconds}))
+    print(
+        json.dumps({"12 megapixels, GB beyond the model": used, "12 megapixels, processor seconds": seconds})
+    )
 
 
 LINES: dict[str, Line] = {
@@ -269,6 +277,7 @@ def main() -> None:
     parser.add_argument("--crop", type=int)
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--sigmas", type=int, nargs="+", default=[25, 50], help="of line d")
     parser.add_argument("--jacobian", action="store_true")
     parser.add_argument("--peak", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
