@@ -287,11 +287,7 @@ def main() -> None:
         peak(model)
         return
     info = native.describe(path)
-    step = info.recipe.get("step", "?")
-    about = (
-        f"Weights {info.weights_hash[:12]}, trained for {step} steps of "
-        f"{info.recipe.get('training', {}).get('batch', '?')} crops. Made by `benchmarks/restoration.py`."
-    )
+    about = f"Weights {info.weights_hash[:12]}. Made by `benchmarks/restoration.py`."
     cut = f"the middle {chosen.crop} pixels of each picture" if chosen.crop else "whole pictures"
     numbers = chosen.out.with_suffix(".json")
     found: dict[str, Any] = json.loads(numbers.read_text(encoding="utf-8")) if numbers.is_file() else {}
