@@ -48,14 +48,17 @@ def draw(
     probe: bool = False,
     by_label: bool = False,
     offload: bool | None = None,
+    compiled: bool = False,
 ) -> None:
     """Everything from a request to its files; prints the path of each.
 
     by_label  whether what to draw was named as a class
     offload   whether the networks come to the device one at a time; None where that saves more than it costs
+    compiled  whether the networks are compiled; samplers never are
     """
     with clock.stage("imports"):
         from calotype.checkpoints import shelf
+        from calotype.models.compiling import check_compiler, compile_networks
         from calotype.tasks import picture as files
         from calotype.tasks.finish import guarded
         from calotype.tasks.generate import Drawn
@@ -86,7 +89,11 @@ def draw(
         sources = (asked.image, asked.mask, *(use.picture for use in asked.controls))
         named = [source.path for source in sources if source is not None and source.path]
         files.keep_sources([*paths, *sheets, *animations], named)
+        if compiled:
+            check_compiler(place)
         loaded = found.load(place, offload=_offload(found, asked, place, offload))
+        if compiled:
+            compile_networks(loaded)
     pictures: list[Picture] = []
     kept: dict[int, Path] = {}
     try:

@@ -155,6 +155,10 @@ def generate(
             help="Networks on the device one at a time. Default: where memory is short, or for one picture.",
         ),
     ] = None,
+    compiled: Annotated[
+        bool,
+        typer.Option("--compile", help="Compile the networks first: worth the wait for many steps on a GPU."),
+    ] = False,
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: torch's choice.")] = None,
     timing: Annotated[bool, typer.Option("--timing", help="Report where the time went.")] = False,
     foretell: Annotated[
@@ -215,7 +219,19 @@ def generate(
         forecasts.of_drawing(request, prediction, vae, device, threads, clock, offline)
         return
     draw(
-        request, places, guards, prediction, vae, device, threads, clock, offline, probe, bool(label), offload
+        request,
+        places,
+        guards,
+        prediction,
+        vae,
+        device,
+        threads,
+        clock,
+        offline,
+        probe,
+        bool(label),
+        offload,
+        compiled,
     )
     if timing:
         print(clock.report(), file=sys.stderr)

@@ -15,6 +15,7 @@ from calotype.checkpoints import embedding, lora
 from calotype.checkpoints.lora_names import Part
 from calotype.conditioning.text import TextEncoder
 from calotype.errors import CheckpointError, InputError
+from calotype.models.compiling import compile_as
 from calotype.models.latent_diffusion import LatentDiffusion
 from calotype.networks.lora import Adapter, sharing
 from calotype.tasks.additions import LoraUse
@@ -82,6 +83,7 @@ class Adapted:
             return part
         twin = sharing(part)
         Adapter(twin).apply(chosen, live=self._request.lora_live)
+        compile_as(part, twin)
         return twin
 
     def _vectors(self, file: str) -> tuple[Tensor, ...]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from calotype.checkpoints import shelf
 from calotype.errors import InputError
 from calotype.models.allocation import keep_freed
+from calotype.models.compiling import compile_networks
 from calotype.models.latent_diffusion import LatentDiffusion
 from calotype.models.offload import Offload
 from calotype.safety.policy import Safety
@@ -115,6 +116,7 @@ def load(
     offline: bool = False,
     safety: Safety | None = None,
     offload: bool = False,
+    compiled: bool = False,
 ) -> Studio:
     """A shipped model by name, or one from a file, a diffusers folder, the folder CALOTYPE_MODELS, or the
     Hugging Face hub by its id (`owner/name`, `owner/name:fp16`).
@@ -126,14 +128,17 @@ def load(
     offline     take an id from the hub's local cache only
     safety      the content check and the like; None for `Safety()`
     offload     networks come to the device one at a time, from their file: less memory, slower between them
+    compiled    torch.compile for the networks, at their first call with every shape of latents
 
-    Raises InputError for an unknown name or device, FetchError for an id that cannot be had, CheckpointError
-    for a file that cannot be used.
+    Raises InputError for an unknown name or device and where there is nothing to compile with, FetchError for
+    an id that cannot be had, CheckpointError for a file that cannot be used.
     """
     path = shelf.find(model, fetch=not offline)
     place = pick_device(device)
     one_by_one = Offload(place, dtype) if offload else None
     loaded = shelf.load(path, place, dtype, prediction=prediction, vae=vae, offload=one_by_one)
+    if compiled:
+        compile_networks(loaded)
     return Studio(loaded, model, safety)
 
 
