@@ -75,6 +75,7 @@ def test_without_a_compiler(
 
 
 @pytest.mark.verify
+@pytest.mark.filterwarnings("ignore:.*torch.jit")  # in what torch.compile imports
 @pytest.mark.parametrize("name", ["sd1", "sdxl"])
 def test_compiled_and_plain_pictures(name: str, tmp_path: Path) -> None:
     """torch's own compiler, on the families' networks."""
