@@ -286,6 +286,19 @@ def test_models_leave_when_memory_is_short(tiny_model: LatentDiffusion, tmp_path
         Models({}, None, "cpu", None)
 
 
+def test_offloaded_models_take_the_room_of_one_network(tiny_model: LatentDiffusion, tmp_path: Path) -> None:
+    native.save(tmp_path / "a.safetensors", tiny_model)
+    files = {"a": tmp_path / "a.safetensors"}
+    whole, one = Models(files, None, "cpu", None), Models(files, None, "cpu", None, offload=True)
+    parts = tiny_model.parts().values()
+    assert one.known["a"].memory == 4 * max(sum(p.numel() for p in part.parameters()) for part in parts)
+    assert one.known["a"].memory < whole.known["a"].memory
+    assert one.get("a").model.offload is not None
+    assert whole.get("a").model.offload is None
+    pictures = [models.get("a").generate("a red apple", seed=1, steps=1) for models in (whole, one)]
+    assert pictures[0].tobytes() == pictures[1].tobytes()
+
+
 def test_limits_are_decided_before_work(desk: Desk) -> None:
     for fields, message in (
         ({"steps": 151}, "for 151 steps"),

@@ -22,9 +22,9 @@ def models() -> None:
 
 
 def _print_shipped(paths: Iterable[Path]) -> None:
-    from calotype.checkpoints import native
+    from calotype.checkpoints import native_file
 
-    found = [native.describe(path) for path in paths]
+    found = [native_file.describe(path) for path in paths]
     if not found:
         print("There are no models in this package.")
         return

@@ -41,6 +41,9 @@ def serve(
         float | None, typer.Option(help="GB that models may take. Default: half of all.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda …. Default: the best one here.")] = None,
+    offload: Annotated[
+        bool, typer.Option("--offload", help="A model's networks on the device one at a time: less memory.")
+    ] = False,
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: torch's choice.")] = None,
     replicas: Annotated[
         int | None,
@@ -105,6 +108,7 @@ def serve(
         hosts=tuple(host_name or ()),
         memory=None if memory is None else int(memory * 1e9),
         device=device,
+        offload=offload,
         threads=threads,
         replicas=replicas,
         verbose=verbose,

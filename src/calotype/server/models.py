@@ -15,9 +15,11 @@ from typing import Literal
 import torch
 
 from calotype.checkpoints import native, shelf
+from calotype.checkpoints.found import wanted
 from calotype.checkpoints.weights_file import open_weights
 from calotype.errors import InputError
 from calotype.models.config import ModelConfig
+from calotype.models.offload import Offload
 from calotype.models.pixel_config import PixelConfig
 from calotype.models.pixel_diffusion import PixelDiffusion
 from calotype.safety.policy import Safety
@@ -63,10 +65,13 @@ class Models:
         memory: int | None,
         safety: Safety | None = None,
         folder: Path | None = None,
+        *,
+        offload: bool = False,
     ) -> None:
+        self.offload = offload
         self.safety = Safety() if safety is None else safety
         self.addons = Addons(folder)
-        self.known = {name: _known(name, path) for name, path in files.items()}
+        self.known = {name: _known(name, path, offload) for name, path in files.items()}
         if not self.known:
             raise InputError("There is no model to serve; name one with --model.")
         drawing = [name for name, known in self.known.items() if known.kind == "draw"]
@@ -84,7 +89,7 @@ class Models:
         """Those of a server: what is shipped, and what its owner named."""
         files = {**shelf.shipped(), **settings.models}
         chosen = (settings.default, settings.device, settings.memory, settings.safety, settings.folder)
-        return cls(files, *chosen)
+        return cls(files, *chosen, offload=settings.offload)
 
     def named(self, name: str) -> Known:
         """Refusal (404) where there is none of that name."""
@@ -206,7 +211,9 @@ class Models:
             if known.kind == "restore":
                 self._loaded[name] = native.load_pixel(known.path, self.device)
             else:
-                self._loaded[name] = Studio(shelf.load(known.path, self.device), name, self.safety)
+                one_by_one = Offload(self.device, torch.float32) if self.offload else None
+                model = shelf.load(known.path, self.device, offload=one_by_one)
+                self._loaded[name] = Studio(model, name, self.safety)
             return self._loaded[name]
 
     def unload(self, name: str) -> None:
@@ -228,7 +235,7 @@ def half_of_memory(device: torch.device) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-def _known(name: str, path: Path) -> Known:
+def _known(name: str, path: Path, offload: bool) -> Known:
     config: ModelConfig | PixelConfig
     if path.is_file() and open_weights(path).metadata.get("kind") == native.PIXEL:
         said = native.describe(path)
@@ -242,4 +249,7 @@ def _known(name: str, path: Path) -> Known:
             shapes = (source.shape for piece in found.pieces for source in piece.sources.values())
             parameters = sum(math.prod(shape) for shape in shapes)
     changed = path.stat().st_mtime if path.exists() else time.time()
-    return Known(name, path, config, parameters, 4 * parameters, changed)
+    at_once = parameters
+    if offload and isinstance(config, ModelConfig):
+        at_once = max(sum(map(math.prod, shapes.values())) for shapes in wanted(config).values())
+    return Known(name, path, config, parameters, 4 * at_once, changed)

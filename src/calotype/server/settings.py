@@ -56,6 +56,7 @@ class Settings:
     replicas  processes that draw beside this one; None for none: it draws itself
     verbose   whether prompts appear in the log
     safety    the content check, the block list, what pictures tell of themselves
+    offload   whether a model's networks come to the device one at a time
     folder    where LoRAs, textual inversions and ControlNets lie that clients may name; None for none
     """
 
@@ -72,6 +73,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     safety: Safety = field(default_factory=Safety)
     folder: Path | None = None
+    offload: bool = False
 
     @property
     def shipped(self) -> bool:
