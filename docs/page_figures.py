@@ -93,19 +93,19 @@ def draw_scene(browser: Browser, address: str, _: Path) -> None:
 
 
 def edit_scene(browser: Browser, address: str, folder: Path) -> None:
-    calotype.load("icons").pictures("a red apple", seed=7)[0].save(folder / "apple.png")
+    calotype.load("icons").pictures("a red apple", seed=10)[0].save(folder / "apple.png")
     page = opened(browser, address, 1180, 1000)
     begin(page, "edit", folder / "apple.png")
     page.locator("#mask").scroll_into_view_if_needed()
     box = page.locator("#mask").bounding_box()
     assert box is not None
-    page.fill("#brush", "40")
-    page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.5)
-    page.mouse.down()
-    for place in (0.4, 0.55, 0.7):
-        page.mouse.move(box["x"] + box["width"] * place, box["y"] + box["height"] * 0.6, steps=3)
-    page.mouse.up()
-    draw(page, "a green apple", 1, 5)
+    page.fill("#brush", "50")
+    for height in (0.47, 0.75):  # all of the apple, none of its leaves
+        page.mouse.move(box["x"] + box["width"] * 0.2, box["y"] + box["height"] * height)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * 0.8, box["y"] + box["height"] * height, steps=6)
+        page.mouse.up()
+    draw(page, "a green apple", 1, 1)
     done(page)
     shot(page, "page-edit.png")
 
@@ -145,7 +145,7 @@ def mend_scene(browser: Browser, address: str, folder: Path) -> None:
     PIL.Image.fromarray(photo).save(folder / "scratched.png")
     page = opened(browser, address, 1180, 1000)
     begin(page, "inpaint", folder / "scratched.png")
-    page.fill("#brush", "5")
+    page.fill("#brush", "3")
     page.locator("#mask").scroll_into_view_if_needed()
     box = page.locator("#mask").bounding_box()
     assert box is not None
@@ -155,6 +155,7 @@ def mend_scene(browser: Browser, address: str, folder: Path) -> None:
         page.mouse.down()
         page.mouse.move(box["x"] + side * (left + 32), box["y"] + side * (top + 62), steps=6)
         page.mouse.up()
+    page.fill("#samples", "4")
     page.fill("#seed", "7")
     page.click("#go")
     page.wait_for_selector("#compare:not([hidden])", timeout=MINUTES)

@@ -48,6 +48,17 @@ def check_pixels(desk: Desk, job: Job) -> None:
         assert alone.image.tobytes() == image.tobytes()
 
 
+def test_the_store_waits_for_the_disk(tmp_path: Path) -> None:
+    """A commit returns when the disk has it, whatever the build of SQLite does by itself."""
+    store = Store(tmp_path)
+    found = {
+        name: store._database.execute(f"pragma {name}").fetchone()[0]
+        for name in ("journal_mode", "synchronous")
+    }
+    store.close()
+    assert found == {"journal_mode": "wal", "synchronous": 2}
+
+
 def test_requests_share_a_batch_and_keep_their_pixels(desk: Desk) -> None:
     common = {"steps": 3, "sampler": "euler_a"}
     jobs = [

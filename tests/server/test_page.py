@@ -217,6 +217,7 @@ def test_a_picture_is_changed(live: Live, browser: Browser, photo: Path, tmp_pat
     job = newest(live)
     assert job["state"] == "done"
     assert job["request"]["mask"]["sha256"]
+    assert job["request"]["strength"] == 1  # what is painted over is drawn wholly anew
     with live.client() as http:
         drawn = PIL.Image.open(io.BytesIO(http.get(job["pictures"][0]["url"]).content)).convert("RGB")
     with PIL.Image.open(photo) as noisy:

@@ -8,8 +8,14 @@ const $ = (id) => document.getElementById(id);
 
 let file = null;
 let shown = null; // an address of it
+let painted = false;
+let strengthChosen = false;
 const mask = new Mask($("mask"), () => {
   $("undo").disabled = $("clear").disabled = mask.empty;
+  if (painted !== mask.empty) return;
+  painted = !mask.empty;
+  // as requests have it that name no strength: what is painted over is drawn wholly anew
+  if (!strengthChosen) $("strength").value = $("strength-now").value = painted ? 1 : 0.75;
 });
 
 export const RESTORE = ["denoise", "upscale", "inpaint", "deblur"];
@@ -77,6 +83,7 @@ export async function body(asked) {
 }
 
 export function recall(told) {
+  strengthChosen = (told.strength ?? null) !== null;
   const drawn = told.margin ? "outpaint" : told.image ? "edit" : "draw";
   $("task").value = RESTORE.includes(told.task) ? told.task : drawn;
   for (const [name, value] of [["samples", told.samples], ["passes", told.task && told.steps], ["scale", told.scale], ["blur", told.blur], ["sigma", told.sigma], ["strength", told.strength]]) {
@@ -94,6 +101,7 @@ export function lacking() {
 }
 
 $("task").addEventListener("change", arrange);
+$("strength").addEventListener("input", () => (strengthChosen = true));
 $("brush").addEventListener("input", () => (mask.brush = Number($("brush").value)));
 $("undo").addEventListener("click", () => mask.undo());
 $("clear").addEventListener("click", () => mask.clear());
