@@ -210,17 +210,20 @@ def check(chosen: argparse.Namespace) -> None:
     model = native.load(shelf.shipped()["icons"])
     steps = json.loads((chosen.out / "load.json").read_text(encoding="utf-8"))["steps"]
     part, parts = map(int, chosen.part_of.split("/"))
-    same, paths = 0, sorted(chosen.out.glob("*.png"))[part::parts]
-    for path in paths:
-        image, record = picture.read(path)
-        sent = asked(int(path.stem), steps)
-        assert (record.request.prompts[0], record.request.seed) == (sent["prompts"], sent["seed"]), path
-        (one,) = [event for event in generate(model, record.request) if isinstance(event, Picture)]
-        if one.image.tobytes() == image.tobytes():
-            same += 1
-        else:
-            print(f"{path} differs")
-    print(f"{same} of {len(paths)} pictures are, to the bit, those of the same request alone")
+    same, seen, paths = 0, 0, sorted(chosen.out.glob("*.png"))[part::parts]
+    try:
+        for path in paths:
+            image, record = picture.read(path)
+            sent = asked(int(path.stem), steps)
+            assert (record.request.prompts[0], record.request.seed) == (sent["prompts"], sent["seed"]), path
+            (one,) = [event for event in generate(model, record.request) if isinstance(event, Picture)]
+            seen += 1
+            if one.image.tobytes() == image.tobytes():
+                same += 1
+            else:
+                print(f"{path} differs")
+    finally:  # also where it is cut short
+        print(f"{same} of {seen} pictures are, to the bit, those of the same request alone", flush=True)
 
 
 def rest(chosen: argparse.Namespace) -> None:
