@@ -177,7 +177,7 @@ def began(page: Page, task: str, picture: Path) -> None:
 
     page.select_option("#task", task)
     page.set_input_files("#image", picture)
-    expect(page.locator("#chosen")).to_contain_text("64×48")
+    expect(page.locator("#chosen")).to_contain_text("64×48", timeout=60_000)
 
 
 def newest(live: Live) -> dict[str, Any]:
