@@ -73,7 +73,9 @@ def control_run(
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["sd1", "icons", pytest.param("sdxl", marks=pytest.mark.verify)])
+@pytest.mark.parametrize(
+    "name", ["icons", *(pytest.param(n, marks=pytest.mark.verify) for n in ("sd1", "sdxl"))]
+)
 def test_before_it_learns_the_model_draws_what_it_drew_to_the_bit(
     file_of: Callable[[str], Path], data: DataSet, tmp_path: Path, name: str
 ) -> None:
@@ -95,9 +97,8 @@ def test_before_it_learns_the_model_draws_what_it_drew_to_the_bit(
 
 
 @pytest.mark.filterwarnings("ignore")  # diffusers warns of its own
-@pytest.mark.parametrize(
-    "name", ["icons", *(pytest.param(n, marks=pytest.mark.verify) for n in ("sd1", "sdxl"))]
-)
+@pytest.mark.verify
+@pytest.mark.parametrize("name", ["icons", "sd1", "sdxl"])
 def test_it_learns_alone_and_diffusers_loads_what_it_learned(
     file_of: Callable[[str], Path], data: DataSet, tmp_path: Path, name: str
 ) -> None:

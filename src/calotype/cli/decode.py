@@ -38,10 +38,9 @@ def decode(
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: torch's choice.")] = None,
 ) -> None:
     """Make the pictures of latents that a run kept before it failed; prints the path of each."""
-    import torch
-
     from calotype.checkpoints import shelf
     from calotype.models.offload import Offload
+    from calotype.models.precision import DTYPES, parse
     from calotype.tasks import latents as kept
     from calotype.tasks import picture as files
     from calotype.tasks.finish import finished, is_shipped, wanted
@@ -58,15 +57,16 @@ def decode(
         paths = files.output_paths(output, len(latents))
     files.check_writable(paths)
     set_threads(threads)
-    names = dict.fromkeys(model or record.request.model for _, record in found)
-    for name in names:
+    names = dict.fromkeys((model or record.request.model, record.precision) for _, record in found)
+    for name, precision in names:
         # a name that only the file gives is never fetched
         place = its_model(name) if model is None else shelf.find(name, fetch=True)
         on = pick_device(device)
-        alone = Offload(on, torch.float32)  # of all networks the decoder is read
-        loaded = shelf.load(place, on, prediction=prediction, vae=vae, offload=alone)
+        dtype = DTYPES[parse(precision)]
+        alone = Offload(on, dtype)  # of all networks the decoder is read
+        loaded = shelf.load(place, on, dtype, prediction=prediction, vae=vae, offload=alone)
         for (made, record), path in zip(found, paths, strict=True):
-            if (model or record.request.model) == name:
+            if (model or record.request.model, record.precision) == (name, precision):
                 checked = guards.checks(is_shipped(loaded, record.request))
                 picture = finished(kept.developed(loaded, made, record, tile), guards, checked)
                 picture.save(path)

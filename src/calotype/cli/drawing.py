@@ -49,16 +49,19 @@ def draw(
     by_label: bool = False,
     offload: bool | None = None,
     compiled: bool = False,
+    precision: str | None = None,
 ) -> None:
     """Everything from a request to its files; prints the path of each.
 
     by_label  whether what to draw was named as a class
     offload   whether the networks come to the device one at a time; None where that saves more than it costs
     compiled  whether the networks are compiled; samplers never are
+    precision of the networks: float32, bf16, fp16; None what suits the device
     """
     with clock.stage("imports"):
         from calotype.checkpoints import shelf
         from calotype.models.compiling import check_compiler, compile_networks
+        from calotype.models.precision import chosen, reduced
         from calotype.tasks import picture as files
         from calotype.tasks.finish import guarded
         from calotype.tasks.generate import Drawn
@@ -72,7 +75,13 @@ def draw(
         animations = [] if places.animation is None else [_animation(places.animation, places.fps)]
         files.check_writable([*sheets, *animations])
         set_threads(threads)
-        place, path = pick_device(device), shelf.find(request.model, fetch=not offline)
+        place = pick_device(device)
+        dtype = chosen(precision, place)
+        if dtype.itemsize < 4 and reduced(place) is None:
+            print(
+                "calotype: this machine has no units for 16 bits; float32 is faster on it.", file=sys.stderr
+            )
+        path = shelf.find(request.model, fetch=not offline)
         if probe:
             prediction = _probe(path, place, prediction, vae)
         found = shelf.recognise(path, prediction, vae)
@@ -91,7 +100,7 @@ def draw(
         files.keep_sources([*paths, *sheets, *animations], named)
         if compiled:
             check_compiler(place)
-        loaded = found.load(place, offload=_offload(found, asked, place, offload))
+        loaded = found.load(place, dtype, _offload(found, asked, place, dtype, offload))
         if compiled:
             compile_networks(loaded)
     pictures: list[Picture] = []
@@ -128,23 +137,25 @@ def draw(
 
 
 def _offload(
-    found: Found | Native, asked: ResolvedRequest, place: torch.device, wished: bool | None
+    found: Found | Native,
+    asked: ResolvedRequest,
+    place: torch.device,
+    dtype: torch.dtype,
+    wished: bool | None,
 ) -> Offload | None:
     """One network at a time where a person wishes it, where memory is short, and for a single picture, whose
     networks work one after the other anyway.
     """
-    import torch
-
     from calotype.checkpoints import memory
     from calotype.checkpoints.found import parameters
     from calotype.models.offload import Offload
 
     if wished is None:
         once = asked.pictures == 1 and asked.hires_from is None and asked.refiner is None
-        wished = once or memory.short(found.config, parameters(found.config), place)
+        wished = once or memory.short(found.config, parameters(found.config), place, dtype.itemsize)
         if wished and not once:
             print("calotype: memory is short; networks are loaded one at a time", file=sys.stderr)
-    return Offload(place, torch.float32) if wished else None
+    return Offload(place, dtype) if wished else None
 
 
 def tell(picture: Picture) -> None:

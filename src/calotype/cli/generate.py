@@ -155,6 +155,10 @@ def generate(
             help="Networks on the device one at a time. Default: where memory is short, or for one picture.",
         ),
     ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="Of the networks: float32, bf16, fp16. Default: bf16 on a GPU that has it."),
+    ] = None,
     compiled: Annotated[
         bool,
         typer.Option("--compile", help="Compile the networks first: worth the wait for many steps on a GPU."),
@@ -232,6 +236,7 @@ def generate(
         bool(label),
         offload,
         compiled,
+        precision,
     )
     if timing:
         print(clock.report(), file=sys.stderr)

@@ -35,6 +35,7 @@ def replay(
     """
     clock = Clock()
     from calotype.checkpoints import shelf
+    from calotype.models.precision import DTYPES, parse
     from calotype.tasks import picture as files
     from calotype.tasks.replay import Comparison, replay
     from calotype.tasks.studio import pick_device
@@ -48,7 +49,9 @@ def replay(
     set_threads(threads)
     # a name that only the picture gives is never fetched
     path = its_model(record.request.model) if model is None else shelf.find(model, fetch=True)
-    loaded = shelf.load(path, pick_device(device), prediction=prediction, vae=vae)
+    loaded = shelf.load(
+        path, pick_device(device), DTYPES[parse(record.precision)], prediction=prediction, vae=vae
+    )
     identical = False
     for event in watched(replay(loaded, picture, made, record), clock):
         if isinstance(event, Comparison):

@@ -43,6 +43,25 @@ def for_training(device: torch.device | str) -> Literal["bf16", "float32"]:
     return "bf16" if reduced(device) == "bf16" else "float32"
 
 
+def for_drawing(device: torch.device | str) -> Literal["bf16", "float32"]:
+    """What pictures are drawn in where nobody said: bf16 on a GPU that has it, float32 elsewhere.
+
+    On a CPU float32 keeps a picture the same to the bit whatever is drawn beside it; bf16 is for who asks.
+    """
+    return "float32" if torch.device(device).type == "cpu" else for_training(device)
+
+
+def named(dtype: torch.dtype) -> str:
+    """The name of a type, as records hold it; of one that `parse` does not know, torch's."""
+    names = {known: name for name, known in DTYPES.items()}
+    return names.get(dtype, str(dtype).removeprefix("torch."))
+
+
+def chosen(name: str | None, device: torch.device | str) -> torch.dtype:
+    """The type of that name; `for_drawing`'s for None and "auto".  Raises InputError as `parse` does."""
+    return DTYPES[for_drawing(device) if name is None or name == "auto" else parse(name)]
+
+
 def parse(name: str) -> Named:
     """A precision by its name; InputError where there is none of it."""
     for known in DTYPES:

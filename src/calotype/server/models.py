@@ -22,6 +22,7 @@ from calotype.models.config import ModelConfig
 from calotype.models.offload import Offload
 from calotype.models.pixel_config import PixelConfig
 from calotype.models.pixel_diffusion import PixelDiffusion
+from calotype.models.precision import chosen
 from calotype.safety.policy import Safety
 from calotype.server.addons import Addons
 from calotype.server.refusal import Refusal
@@ -211,8 +212,9 @@ class Models:
             if known.kind == "restore":
                 self._loaded[name] = native.load_pixel(known.path, self.device)
             else:
-                one_by_one = Offload(self.device, torch.float32) if self.offload else None
-                model = shelf.load(known.path, self.device, offload=one_by_one)
+                dtype = chosen(None, self.device)
+                one_by_one = Offload(self.device, dtype) if self.offload else None
+                model = shelf.load(known.path, self.device, dtype, offload=one_by_one)
                 self._loaded[name] = Studio(model, name, self.safety)
             return self._loaded[name]
 

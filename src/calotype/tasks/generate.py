@@ -10,6 +10,7 @@ from torch import Tensor
 
 from calotype.diffusion.samplers import Step
 from calotype.models.latent_diffusion import LatentDiffusion
+from calotype.models.precision import named
 from calotype.tasks.adapted import Adapted
 from calotype.tasks.canvas import canvas
 from calotype.tasks.condition import Conditions, condition_of
@@ -88,7 +89,10 @@ def generate(model: LatentDiffusion, request: Request) -> Iterator[Event]:
                 done += 1
                 x = step.x
                 yield Progress(indices, step, done, total)
-        records = tuple(Record(asked.alone(i), model.config.name, model.weights_hash) for i in indices)
+        records = tuple(
+            Record(asked.alone(i), model.config.name, model.weights_hash, precision=named(model.dtype))
+            for i in indices
+        )
         yield Drawn(indices, x, records)
         if not bool(x.isfinite().all()):
             yield Notice("The sampler ran off to infinity; try another sampler or grid, or less guidance.")

@@ -37,6 +37,7 @@ class Record:
     weights_hash  SHA-256 of the model's weights
     content       what the content check said; None where it was off
     watermark     the name of the invisible mark that its pixels hold
+    precision     of the networks that drew it: float32, bf16 or fp16
     """
 
     request: ResolvedRequest
@@ -45,6 +46,7 @@ class Record:
     version: str = __version__
     content: Verdict | None = None
     watermark: str | None = None
+    precision: str = "float32"
 
     def to_json(self, metadata: Metadata = "full") -> str:
         """Files by their names without folders, which are nobody's business; the hashes tell them apart.
@@ -61,6 +63,8 @@ class Record:
             told["content"] = asdict(self.content)
         if self.watermark is not None:
             told["watermark"] = self.watermark
+        if self.precision != "float32":
+            told["precision"] = self.precision
         told |= {"request": asked} if metadata == "full" else {"settings": shareable(asked)}
         return json.dumps(told, ensure_ascii=False)
 
@@ -96,6 +100,7 @@ class Record:
                 stored["calotype_version"],
                 None if content is None else Verdict(**content),
                 stored.get("watermark"),
+                str(stored.get("precision", "float32")),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"The picture's {KEY} record is damaged ({error!r}).") from None

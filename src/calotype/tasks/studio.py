@@ -17,6 +17,7 @@ from calotype.models.allocation import keep_freed
 from calotype.models.compiling import compile_networks
 from calotype.models.latent_diffusion import LatentDiffusion
 from calotype.models.offload import Offload
+from calotype.models.precision import chosen
 from calotype.safety.policy import Safety
 from calotype.tasks.finish import guarded, is_shipped
 from calotype.tasks.generate import Event, Notice
@@ -109,7 +110,7 @@ class Studio:
 def load(
     model: str = "icons",
     device: str | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     *,
     prediction: str | None = None,
     vae: str | None = None,
@@ -122,7 +123,8 @@ def load(
     Hugging Face hub by its id (`owner/name`, `owner/name:fp16`).
 
     device      torch's name for it; None takes CUDA where there is one, else the CPU
-    dtype       of the weights and inside the networks; everything between them is float32
+    dtype       of the weights and inside the networks; everything between them is float32.  None takes bf16
+                on a GPU that has it, else float32
     prediction  what the U-Net predicts (eps, v, x0), for files that do not say it or say it wrongly
     vae         a file or folder whose autoencoder is used instead of the model's own
     offline     take an id from the hub's local cache only
@@ -135,6 +137,7 @@ def load(
     """
     path = shelf.find(model, fetch=not offline)
     place = pick_device(device)
+    dtype = chosen(None, place) if dtype is None else dtype
     one_by_one = Offload(place, dtype) if offload else None
     loaded = shelf.load(path, place, dtype, prediction=prediction, vae=vae, offload=one_by_one)
     if compiled:
