@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +25,9 @@ from calotype.server.settings import Settings
 FOLDER = Path(__file__).parent
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 MINUTES = 600_000  # milliseconds, on a slow machine
+
+Place = tuple[float, float]
+"""Across and down a picture, in parts of its sides."""
 
 
 @contextmanager
@@ -67,6 +70,29 @@ def begin(page: Page, task: str, picture: Path) -> None:
     page.wait_for_selector("#chosen:not(:empty)")
 
 
+def paint(page: Page, brush: int, strokes: Iterable[tuple[Place, Place]]) -> None:
+    """Draw straight strokes upon the picture's mask, with a brush of so many pixels."""
+    page.fill("#brush", str(brush))
+    page.locator("#mask").scroll_into_view_if_needed()
+    box = page.locator("#mask").bounding_box()
+    assert box is not None
+    for (x, y), (to_x, to_y) in strokes:
+        page.mouse.move(box["x"] + box["width"] * x, box["y"] + box["height"] * y)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * to_x, box["y"] + box["height"] * to_y, steps=6)
+        page.mouse.up()
+
+
+def restored(page: Page, samples: int, name: str) -> None:
+    """Have the chosen photograph restored, and keep the page with all that came."""
+    page.fill("#samples", str(samples))
+    page.fill("#seed", "7")
+    page.click("#go")
+    page.wait_for_selector("#compare:not([hidden])", timeout=MINUTES)
+    done(page)
+    shot(page, name, whole=True)
+
+
 def shot(page: Page, name: str, *, whole: bool = False) -> None:
     """In 128 colours, for size."""
     path = FOLDER / name
@@ -96,15 +122,8 @@ def edit_scene(browser: Browser, address: str, folder: Path) -> None:
     calotype.load("icons").pictures("a red apple", seed=10)[0].save(folder / "apple.png")
     page = opened(browser, address, 1180, 1000)
     begin(page, "edit", folder / "apple.png")
-    page.locator("#mask").scroll_into_view_if_needed()
-    box = page.locator("#mask").bounding_box()
-    assert box is not None
-    page.fill("#brush", "50")
-    for height in (0.47, 0.75):  # all of the apple, none of its leaves
-        page.mouse.move(box["x"] + box["width"] * 0.2, box["y"] + box["height"] * height)
-        page.mouse.down()
-        page.mouse.move(box["x"] + box["width"] * 0.8, box["y"] + box["height"] * height, steps=6)
-        page.mouse.up()
+    # all of the apple, none of its leaves
+    paint(page, 50, [((0.2, height), (0.8, height)) for height in (0.47, 0.75)])
     draw(page, "a green apple", 1, 1)
     done(page)
     shot(page, "page-edit.png")
@@ -127,40 +146,23 @@ def denoise_scene(browser: Browser, address: str, folder: Path) -> None:
     PIL.Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / "noisy.png")
     page = opened(browser, address, 1180, 1000)
     begin(page, "denoise", folder / "noisy.png")
-    page.fill("#samples", "3")
     page.fill("#passes", "8")
-    page.fill("#seed", "7")
-    page.click("#go")
-    page.wait_for_selector("#compare:not([hidden])", timeout=MINUTES)
-    done(page)
-    shot(page, "page-denoise.png", whole=True)
+    restored(page, 3, "page-denoise.png")
 
 
 def mend_scene(browser: Browser, address: str, folder: Path) -> None:
     """A photograph with scratches painted over, and mended."""
     photo = np.array(PIL.Image.fromarray(data.chelsea()[:300, 75:375]).resize((256, 256)))
-    for top, left in ((40, 30), (150, 120), (90, 170)):
+    scratches = ((40, 30), (150, 120), (90, 170))
+    for top, left in scratches:
         for i in range(60):
             photo[top + i : top + i + 3, left + i // 2 : left + i // 2 + 3] = 255
     PIL.Image.fromarray(photo).save(folder / "scratched.png")
     page = opened(browser, address, 1180, 1000)
     begin(page, "inpaint", folder / "scratched.png")
-    page.fill("#brush", "3")
-    page.locator("#mask").scroll_into_view_if_needed()
-    box = page.locator("#mask").bounding_box()
-    assert box is not None
-    side = box["width"] / 256
-    for top, left in ((40, 30), (150, 120), (90, 170)):
-        page.mouse.move(box["x"] + side * left, box["y"] + side * top)
-        page.mouse.down()
-        page.mouse.move(box["x"] + side * (left + 32), box["y"] + side * (top + 62), steps=6)
-        page.mouse.up()
-    page.fill("#samples", "4")
-    page.fill("#seed", "7")
-    page.click("#go")
-    page.wait_for_selector("#compare:not([hidden])", timeout=MINUTES)
-    done(page)
-    shot(page, "page-mend.png", whole=True)
+    lines = [((left, top), (left + 32, top + 62)) for top, left in scratches]
+    paint(page, 3, [((x / 256, y / 256), (u / 256, v / 256)) for (x, y), (u, v) in lines])
+    restored(page, 4, "page-mend.png")
 
 
 def phone_scene(browser: Browser, address: str, _: Path) -> None:

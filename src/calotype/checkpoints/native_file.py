@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from calotype.checkpoints.weights_file import open_weights
 from calotype.errors import CheckpointError, InputError
 from calotype.models.config import ModelConfig
 from calotype.models.pixel_config import PixelConfig
+
+Config = TypeVar("Config", ModelConfig, PixelConfig)
 
 PIXEL = "pixel"
 """The `kind` of a model of pictures themselves."""
@@ -60,10 +63,7 @@ class NativeFile:
                 f"{self.path} draws from words and cannot restore photographs; name a model trained by "
                 "`calotype train pixels`."
             )
-        try:
-            return PixelConfig.from_json(self.text("config"))
-        except (CheckpointError, InputError) as error:
-            raise CheckpointError(f"{self.path}: {error}") from None
+        return self._told(PixelConfig.from_json)
 
     def config(self) -> ModelConfig:
         if self.metadata.get("kind") == PIXEL:
@@ -71,8 +71,11 @@ class NativeFile:
                 f"{self.path} restores photographs and cannot draw from words; use it with "
                 "`calotype denoise`, `inpaint`, `upscale` or `deblur`, or name another model."
             )
+        return self._told(ModelConfig.from_json)
+
+    def _told(self, parse: Callable[[str], Config]) -> Config:
         try:
-            return ModelConfig.from_json(self.text("config"))
+            return parse(self.text("config"))
         except (CheckpointError, InputError) as error:
             raise CheckpointError(f"{self.path}: {error}") from None
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from calotype.tasks.request import Request, ResolvedRequest
 
 
+NO_UNITS = "calotype: this machine has no units for 16 bits; float32 is faster on it."
+
+
 @dataclass(frozen=True)
 class Places:
     """Where pictures go, as the person said it."""
@@ -78,9 +81,7 @@ def draw(
         place = pick_device(device)
         dtype = chosen(precision, place)
         if dtype.itemsize < 4 and reduced(place) is None:
-            print(
-                "calotype: this machine has no units for 16 bits; float32 is faster on it.", file=sys.stderr
-            )
+            print(NO_UNITS, file=sys.stderr)
         path = shelf.find(request.model, fetch=not offline)
         if probe:
             prediction = _probe(path, place, prediction, vae)

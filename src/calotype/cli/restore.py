@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from calotype.cli import safety
+from calotype.cli.drawing import NO_UNITS
 
 if TYPE_CHECKING:
     from calotype.models.pixel_diffusion import PixelDiffusion
@@ -208,7 +209,7 @@ def _opened(
     place = pick_device(device)
     kind = reduced(place) if fast else "float32"
     if kind is None:
-        print("calotype: this machine has no units for 16 bits; float32 is faster on it.", file=sys.stderr)
+        print(NO_UNITS, file=sys.stderr)
     return photo, native.load_pixel(find(model), place, DTYPES[kind or "float32"])
 
 

@@ -31,14 +31,6 @@ if TYPE_CHECKING:
     from calotype.training.config import TrainConfig
     from calotype.training.fit import Plan, Run
     from calotype.training.sessions import DataSet, Watch
-    from calotype.training.tune_config import (
-        ControlTraining,
-        DreamBoothTraining,
-        FineTuning,
-        InversionTraining,
-        LoraTraining,
-    )
-    from calotype.training.tuning import Base
 
 Begin = Annotated[
     str, typer.Option("--model", help="What to go on from: a shipped name, a file, a folder, owner/name.")
@@ -71,16 +63,13 @@ def finetune(
 
     config = override(FineTuning(caption=caption), settings or ())
 
-    def prepare(base: Base, config: FineTuning, data: DataSet, plan: Plan, watch: Watch) -> Run:
-        return prepare_finetune(config, base, data, plan, watch=watch)
-
     _tune(
         folder,
         model,
         strict,
         config,
         Plan(out, resume, minutes, device, threads, inexact, fsdp),
-        prepare,
+        prepare_finetune,
         foretell,
     )
 
@@ -120,16 +109,13 @@ def lora(
     given += [f"caption={caption}"] if caption else []
     config = override(named_recipe(recipe, model, LORA_RECIPES, LoraTraining), [*given, *(settings or ())])
 
-    def prepare(base: Base, config: LoraTraining, data: DataSet, plan: Plan, watch: Watch) -> Run:
-        return prepare_lora(config, base, data, plan, layout=fashion, watch=watch)
-
     _tune(
         folder,
         model,
         strict,
         config,
         Plan(out, resume, minutes, device, threads, inexact, fsdp),
-        prepare,
+        functools.partial(prepare_lora, layout=fashion),
         foretell,
     )
 
@@ -173,16 +159,13 @@ def dreambooth(
     )
     config = override(begun, settings or ())
 
-    def prepare(base: Base, config: DreamBoothTraining, data: DataSet, plan: Plan, watch: Watch) -> Run:
-        return prepare_dreambooth(config, base, data, plan, layout=fashion, watch=watch)
-
     _tune(
         folder,
         model,
         strict,
         config,
         Plan(out, resume, minutes, device, threads, inexact, fsdp),
-        prepare,
+        functools.partial(prepare_dreambooth, layout=fashion),
         foretell,
     )
 
@@ -214,16 +197,13 @@ def inversion(
     fashion = embedding_layout(layout)
     config = override(InversionTraining(word=word, initial=initial, vectors=vectors), settings or ())
 
-    def prepare(base: Base, config: InversionTraining, data: DataSet, plan: Plan, watch: Watch) -> Run:
-        return prepare_inversion(config, base, data, plan, layout=fashion, watch=watch)
-
     _tune(
         folder,
         model,
         strict,
         config,
         Plan(out, resume, minutes, device, threads, inexact, fsdp),
-        prepare,
+        functools.partial(prepare_inversion, layout=fashion),
         foretell,
     )
 
@@ -255,16 +235,13 @@ def controlnet(
 
     config = override(ControlTraining(caption=caption), settings or ())
 
-    def prepare(base: Base, config: ControlTraining, data: DataSet, plan: Plan, watch: Watch) -> Run:
-        return prepare_controlnet(config, base, data, plan, folder=folder, control=control, watch=watch)
-
     _tune(
         folder,
         model,
         strict,
         config,
         Plan(out, resume, minutes, device, threads, inexact, fsdp),
-        prepare,
+        functools.partial(prepare_controlnet, folder=folder, control=control),
         foretell,
     )
 
@@ -284,5 +261,8 @@ def _tune(
 
     base = Base.of(model, fetch=True)
     size, shapes = picture_size(config, base.config), picture_shapes(config, base.config)
-    begin = functools.partial(prepare, base)
+
+    def begin(config: TrainConfig, data: DataSet, plan: Plan, watch: Watch) -> Run:
+        return prepare(config, base, data, plan, watch=watch)
+
     go(begin, config, folder, size, plan, strict=strict, foretell=foretell, shapes=shapes)

@@ -8,7 +8,7 @@ import json
 import types
 import typing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from calotype.conditioning.config import Syntax, TextConfig
 from calotype.conditioning.sizes import SizeConfig
@@ -18,6 +18,8 @@ from calotype.networks.config import AutoencoderConfig, UNetConfig
 if TYPE_CHECKING:
     from calotype.conditioning.tokenizer import Tokenizer
     from calotype.diffusion.schedule import FlowSchedule, NoiseSchedule
+
+Config = TypeVar("Config")
 
 MOST_LEVELS = 100_000  # noise levels of a schedule; 1000 are usual
 
@@ -172,7 +174,7 @@ class ModelConfig:
 
     def to_json(self) -> str:
         """Every field, nested as the dataclasses are."""
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+        return written(self)
 
     @classmethod
     def from_json(cls, text: str) -> ModelConfig:
@@ -181,15 +183,25 @@ class ModelConfig:
         A field may be absent only if it has a default; CheckpointError names what is missing, unknown or
         of the wrong type.
         """
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise CheckpointError(
-                f"The model's config is not JSON ({error}); the file is damaged or not Calotype's."
-            ) from None
-        decoded = decode(cls, value, "config")
-        assert isinstance(decoded, ModelConfig)
-        return decoded
+        return parsed(cls, text)
+
+
+def written(config: Any) -> str:
+    """A config dataclass as a file of ours holds it: JSON of every field, nested as the dataclasses are."""
+    return json.dumps(dataclasses.asdict(config), ensure_ascii=False)
+
+
+def parsed(kind: type[Config], text: str) -> Config:
+    """The inverse of `written`; CheckpointError names what is missing, unknown or of the wrong type."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"The model's config is not JSON ({error}); the file is damaged or not Calotype's."
+        ) from None
+    decoded = decode(kind, value, "config")
+    assert isinstance(decoded, kind)
+    return decoded
 
 
 def decode(kind: Any, value: Any, where: str) -> Any:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from dataclasses import dataclass
 
-from calotype.errors import CheckpointError
-from calotype.models.config import decode
+from calotype.models.config import parsed, written
 from calotype.networks.config import PixelNetConfig
 
 
@@ -32,17 +29,9 @@ class PixelConfig:
 
     def to_json(self) -> str:
         """Every field, nested as the dataclasses are."""
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+        return written(self)
 
     @classmethod
     def from_json(cls, text: str) -> PixelConfig:
         """The inverse of `to_json`; CheckpointError names what is missing, unknown or of the wrong type."""
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise CheckpointError(
-                f"The model's config is not JSON ({error}); the file is damaged or not Calotype's."
-            ) from None
-        decoded = decode(cls, value, "config")
-        assert isinstance(decoded, PixelConfig)
-        return decoded
+        return parsed(cls, text)
