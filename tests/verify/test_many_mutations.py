@@ -174,37 +174,37 @@ MUTATIONS = {
         "checkpoints/pickled_machine.py",
         "elif name in HARMLESS:",
         "elif name:",
-        "checkpoints/test_pickled.py",
+        "checkpoints/test_pickled_refused.py",
     ),
     "pickle: copies cost nothing": (
         "checkpoints/pickled_machine.py",
         "self.spend(len(pairs))\n                _update",
         "_update",
-        "checkpoints/test_pickled.py",
+        "checkpoints/test_pickled_refused.py",
     ),
     "pickle: arguments cost nothing": (
         "checkpoints/pickled_machine.py",
         "        self.spend(len(arguments))\n",
         "",
-        "checkpoints/test_pickled.py",
+        "checkpoints/test_pickled_refused.py",
     ),
     "pickle: shapes of any length": (
         "checkpoints/pickled_calls.py",
         "len(values) > DIMENSION_LIMIT",
         "len(values) > 10**9",
-        "checkpoints/test_pickled.py",
+        "checkpoints/test_pickled_refused.py",
     ),
     "zip: the name in front of a file is not looked at": (
         "checkpoints/torch_file.py",
         "or repeated != raw or",
         "or",
-        "checkpoints/test_weights_file.py",
+        "checkpoints/test_torch_file.py",
     ),
     "old layout: the length on disk is not looked at": (
         "checkpoints/torch_file.py",
         "!= storage.whole:",
         "< storage.whole - 10**9:",
-        "checkpoints/test_weights_file.py",
+        "checkpoints/test_torch_file.py",
     ),
     "tensor: one element beyond its storage": (
         "checkpoints/weights_file.py",
@@ -222,7 +222,7 @@ MUTATIONS = {
         "checkpoints/safetensors_file.py",
         "if extents[name].start != end:",
         "if extents[name].start > end:",
-        "checkpoints/test_weights_file.py",
+        "checkpoints/test_safetensors_file.py",
     ),
 }
 
