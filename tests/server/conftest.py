@@ -34,10 +34,9 @@ class Live:
         return httpx.Client(base_url=self.address, timeout=60, trust_env=False, **options)  # type: ignore[arg-type]
 
 
-def run(settings: Settings) -> Iterator[Live]:
+def run(settings: Settings, port: int = 0) -> Iterator[Live]:
     app = create(settings)
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", port)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", proxy_headers=False))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import openai
@@ -63,6 +64,8 @@ def test_openai_is_told_what_is_wrong(client: openai.OpenAI) -> None:
             client.images.generate(model="gpt-image-2", prompt="a red apple")
         with pytest.raises(openai.UnprocessableEntityError, match="size is 'huge'"):
             client.images.generate(prompt="a red apple", size="huge")  # type: ignore[call-overload]
+        with pytest.raises(openai.UnprocessableEntityError, match="count is 0"):
+            client.images.generate(prompt="a red apple", n=0)
 
 
 def test_webuiapi(live: Live) -> None:
@@ -110,6 +113,23 @@ def test_webuiapi(live: Live) -> None:
             api.txt2img(prompt="a red apple", **asked)
     with pytest.raises(RuntimeError, match="404"):
         api.txt2img(prompt="a red apple", override_settings={"sd_model_checkpoint": "other"})
+    api.session.close()
+
+
+def test_interrupt_gives_what_there_is(live: Live) -> None:
+    """As there: the call returns with the pictures that are finished, and is no error."""
+    api = webuiapi.WebUIApi(host="127.0.0.1", port=int(live.address.rpartition(":")[2]), steps=100)
+    api.session.trust_env = False
+    with ThreadPoolExecutor(1) as pool, live.client() as http:
+        asked = {"prompt": "a red apple", "width": 64, "height": 64, "batch_size": 32, "seed": 7}
+        answer = pool.submit(api.txt2img, **asked)
+        running = {"limit": 1, "state": "running"}
+        while not any(job["pictures"] for job in http.get("/v1/jobs", params=running).json()["jobs"]):
+            pass
+        assert api.interrupt() == {}
+        result = answer.result(60)
+    assert 0 < len(result.images) < 32
+    assert len(result.info["infotexts"]) == len(result.images)
     api.session.close()
 
 

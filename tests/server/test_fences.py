@@ -252,6 +252,7 @@ def test_answers_are_quick_while_it_draws(live: Live) -> None:
         (["--model", "icons", "--model", "icons"], "Two models are called 'icons'"),
         (["--default", "nobody"], "no model 'nobody'"),
         (["--data", "short"], "cannot be used"),
+        (["TOKEN=short", "--host", "0.0.0.0"], "The token in CALOTYPE_TOKEN has 5 characters"),
     ],
 )
 def test_a_server_that_does_not_start(
@@ -263,6 +264,8 @@ def test_a_server_that_does_not_start(
 ) -> None:
     monkeypatch.chdir(str(tmp_path))
     monkeypatch.delenv("CALOTYPE_TOKEN", raising=False)
+    if arguments[0].startswith("TOKEN="):
+        monkeypatch.setenv("CALOTYPE_TOKEN", arguments.pop(0).removeprefix("TOKEN="))
     with open("short", "w", encoding="utf-8") as file:
         file.write("abc")
     assert cli.run(["serve", "--data", "data", *arguments]) != 0

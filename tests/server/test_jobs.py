@@ -203,6 +203,22 @@ def test_one_server_per_folder(desk: Desk) -> None:
         Store(desk.settings.data)
 
 
+def test_a_job_that_cannot_be_read_is_passed_by(desk: Desk) -> None:
+    """As after an upgrade: the others are listed, and go on."""
+    job = desk.submit(Request(prompts="a red apple", steps=1), "someone")
+    strange = desk.submit(Request(prompts="a red apple", steps=1), "someone")
+    folder = desk.store.folder
+    desk.store._write("update jobs set request = ? where id = ?", ('{"prompts": ["x"], "of": 2}', strange.id))
+    upload = folder / "uploads" / f"{strange.id}-image.png"
+    upload.touch()
+    desk.store.close()
+    store = Store(folder)
+    assert [found.id for found in store.waiting()] == [found.id for found in store.page(9)] == [job.id]
+    assert store.get(strange.id) is None
+    assert upload.exists()
+    store.close()
+
+
 def test_no_folder_and_no_store(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be used"):

@@ -54,6 +54,12 @@ def test_every_name_has_its_own() -> None:
     assert parameters.named("k_euler_x", "sgm_uniform") == (None, "trailing")
 
 
+def test_another_programs_text_means_its_syntax_and_noise() -> None:
+    told = parameters.read("a (red:1.2) apple\nSteps: 3, Sampler: Euler a, Seed: 5, Version: v1.10")
+    assert told["prompts"] == ["a (red:1.2) apple"]
+    assert (told["prompt_syntax"], told["noise"]) == ("a1111", "philox")
+
+
 @pytest.mark.parametrize(
     "text", ["", "a cat", "Steps: many", "Steps: 3\nSeed", "\n\n:::,,,", "Size: x, Steps: 3"]
 )

@@ -120,14 +120,16 @@ def serve(
 
 def _token(file: Path | None) -> str | None:
     """From the file or the environment; a command line can be read by everyone on the machine."""
-    if file is None:
-        return os.environ.get(TOKEN, "").strip() or None
+    where = TOKEN if file is None else file
     try:
-        token = file.expanduser().read_text(encoding="utf-8").strip()
+        told = os.environ.get(TOKEN, "") if file is None else file.expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         raise InputError(f"The token file {file} cannot be read; write the token into it.") from None
+    token = told.strip()
+    if file is None and not token:
+        return None
     if len(token) < 16:
-        raise InputError(f"The token in {file} has {len(token)} characters; make one of at least 16.")
+        raise InputError(f"The token in {where} has {len(token)} characters; make one of at least 16.")
     return token
 
 

@@ -163,8 +163,8 @@ class Options(BaseModel):
 
 
 async def answer(body: TextToImage, asked: Request, request: fastapi.Request, desk: Desk) -> dict[str, Any]:
-    """Waits for the pictures; a client that leaves cancels them."""
-    job = await finished(desk, asked, request)
+    """Waits for the pictures, after `interrupt` for those there are; a client that leaves cancels them."""
+    job = await finished(desk, asked, request, partly=True)
     images = [await asyncio.to_thread(file_of, desk, job, place) for place in job.pictures]
     return {
         "images": images if body.send_images else [],

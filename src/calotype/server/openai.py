@@ -69,7 +69,8 @@ class Generation(BaseModel):
             fields["width"], fields["height"] = parse_size(self.size)
         if self.model is not None:
             fields["model"] = self.model
-        return Request(prompts=self.prompt, negative=self.negative, count=self.n or 1, **fields, **begun)
+        fields["count"] = 1 if self.n is None else self.n
+        return Request(prompts=self.prompt, negative=self.negative, **fields, **begun)
 
 
 class Edit(Generation):

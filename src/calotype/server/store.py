@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import secrets
 import sqlite3
 import threading
@@ -26,6 +27,8 @@ from calotype.tasks.picture import Picture, write_png
 from calotype.tasks.request import Request, ResolvedRequest
 from calotype.tasks.restoration import Restoration, RestoredPicture
 from calotype.tasks.source import Source
+
+log = logging.getLogger("calotype.server")
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 STATES: tuple[str, ...] = get_args(State)
@@ -122,7 +125,8 @@ class Store:
             ) from None
         for partial in (folder / "pictures").glob(".*.tmp"):
             partial.unlink(missing_ok=True)
-        needed = {job.id for job in self.waiting()}
+        rows = self._database.execute("select id from jobs where state in ('queued', 'running')")
+        needed = {name for (name,) in rows}
         for upload in (folder / "uploads").iterdir():
             if upload.name.partition("-")[0] not in needed:
                 upload.unlink(missing_ok=True)
@@ -253,9 +257,10 @@ class Store:
         columns = ", ".join((*_PLAIN, "request", "error", "whose", "notices"))
         with self._lock:
             rows = self._database.execute(f"select {columns} from jobs {where}", values).fetchall()
-            return [self._job(row) for row in rows]
+            return [job for job in map(self._job, rows) if job is not None]
 
-    def _job(self, row: tuple[Any, ...]) -> Job:
+    def _job(self, row: tuple[Any, ...]) -> Job | None:
+        """None for one that cannot be read, as another version may have written it: the others go on."""
         found = self._database.execute(
             "select place, content from pictures where job = ? order by place", (row[1],)
         ).fetchall()
@@ -264,7 +269,8 @@ class Store:
             fields = json.loads(request)
             asked: Asked = Restoration(**fields) if "task" in fields else ResolvedRequest(**fields)
         except (InputError, ValueError):
-            raise OutputError(f"The job {row[1]} in {self.folder} is damaged; delete its row.") from None
+            log.warning("The job %s in %s cannot be read, and is passed by.", row[1], self.folder)
+            return None
         return Job(
             **dict(zip(_PLAIN, plain, strict=True)),
             request=asked,

@@ -14,8 +14,12 @@ from calotype.tasks.request import Request
 from calotype.tasks.restoration import Restoration
 
 
-async def finished(desk: Desk, asked: Request | Restoration, request: fastapi.Request) -> Job:
+async def finished(
+    desk: Desk, asked: Request | Restoration, request: fastapi.Request, *, partly: bool = False
+) -> Job:
     """The job, done; a client that hangs up before cancels it.
+
+    partly  whether a cancelled job is an answer too, with the pictures it has
 
     Raises InputError and Refusal where it is not accepted, Refusal where it does not end in pictures.
     """
@@ -36,6 +40,6 @@ async def finished(desk: Desk, asked: Request | Restoration, request: fastapi.Re
         gone.cancel()
     if job.state == "failed":
         raise Refusal(422 if job.whose == "request" else 500, "failed", job.error or "The pictures failed.")
-    if job.state == "cancelled":
+    if job.state == "cancelled" and not partly:
         raise Refusal(409, "cancelled", "The pictures were cancelled.")
     return job

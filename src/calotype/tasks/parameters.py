@@ -89,7 +89,8 @@ def _plain(name: str) -> str:
 def read(text: str) -> dict[str, Any]:
     """The fields of a `Request` that the text tells, those alone; {} where it is no such text.
 
-    The model is left out: its name there need not be a name here.
+    The model is left out: its name there need not be a name here.  Another program's prompts are read in
+    A1111's syntax, and its seeds mean the noise of A1111 on a GPU.
     """
     head, _, last = text.strip().rpartition("\n")
     facts = {name.strip(): value.strip() for name, value in re.findall(r"([\w ]+):\s*([^,]*)", last)}
@@ -109,6 +110,8 @@ def read(text: str) -> dict[str, Any]:
             found[field] = kind(facts[name])
         except (KeyError, ValueError):
             continue
+    if not facts.get("Version", "").startswith("calotype"):
+        found |= {"prompt_syntax": "a1111", "noise": "philox"}
     width, _, height = facts.get("Size", "").partition("x")
     if width.isdecimal() and height.isdecimal():
         found |= {"width": int(width), "height": int(height)}

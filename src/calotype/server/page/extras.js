@@ -1,5 +1,6 @@
 // What a request may have besides: larger pictures, variations, margins, add-ons; and the server's guards.
 
+import { put } from "./sliders.js";
 import { word } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
@@ -82,7 +83,7 @@ export const needsControl = () => guided() && !controlFile;
 
 export function recall(told) {
   $("hires").value = "1";
-  $("vary").value = told.vary ?? 0;
+  put($("vary"), told.vary ?? 0);
   varySeed = told.vary_seed ?? null;
   const times = told.hires_from ? String(told.width / told.hires_from[0]) : "1";
   if (told.hires_from && [...$("hires").options].some((option) => option.value === times)) $("hires").value = times;
@@ -90,7 +91,7 @@ export function recall(told) {
   const control = told.controls?.[0];
   const known = addons.find((addon) => addon.kind === "control" && `${bare(addon.name)}.` === `${bare(control?.net ?? "")}.`.replace(/\.\w+\.$/, "."));
   $("control").value = known?.name ?? "";
-  if (control) $("control-scale").value = control.scale ?? 1;
+  if (control) put($("control-scale"), control.scale ?? 1);
   outputs();
 }
 

@@ -1,88 +1,25 @@
 // The page: a form that makes jobs, a stage that watches one, a gallery of all that are done.
 
 import { Refused, address, events, get, post, remove, send, setToken, submit } from "./api.js";
+import { Behind } from "./behind.js";
 import { compare } from "./compare.js";
 import * as extras from "./extras.js";
+import { fill, modelNow, offer, outputs, remember, request, useDefaults } from "./form.js";
 import * as tasks from "./tasks.js";
 import { otherLanguage, speak, word } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
-const FIELDS = ["prompt", "negative", "model", "count", "width", "height", "steps", "guidance", "sampler", "grid", "seed",
-  "task", "strength", "samples", "passes", "sigma", "scale", "blur", ...extras.FIELDS];
 const pictures = []; // of the gallery, the newest first: {url, prompt, seed, job}
-let models = [];
 let current = null; // the job that is watched
 let shown = -1; // the place in `pictures` that the viewer shows
 let older = null;
-
-function modelNow() {
-  return models.find((model) => model.id === $("model").value);
-}
-
-function useDefaults() {
-  const model = modelNow();
-  for (const name of ["width", "height"]) {
-    $(name).value = model.size;
-    $(name).step = model.multiple_of;
-    $(name).min = model.multiple_of;
-  }
-  $("steps").value = model.steps;
-  $("guidance").value = model.guidance;
-  $("sampler").value = $("grid").value = "";
-  outputs();
-}
-
-function outputs() {
-  for (const name of ["steps", "guidance", "strength"]) $(`${name}-now`).value = $(name).value;
-  extras.outputs();
-}
-
-function request() {
-  if (tasks.restores()) return tasks.restoration();
-  const asked = { prompts: $("prompt").value, negative: $("negative").value, model: $("model").value };
-  for (const name of ["count", "width", "height", "steps", "guidance"]) {
-    if ($(name).value !== "") asked[name] = Number($(name).value);
-  }
-  for (const name of ["sampler", "grid"]) if ($(name).value) asked[name] = $(name).value;
-  // Sent as text, for a seed may be larger than the numbers of JavaScript
-  if ($("seed").value.trim()) asked.seed = $("seed").value.trim();
-  return extras.added(asked, tasks.task(), modelNow());
-}
-
-function fill(told, seed = told.seed) {
-  if (told.model && models.some((model) => model.id === told.model)) $("model").value = told.model;
-  useDefaults();
-  tasks.recall(told);
-  extras.recall(told);
-  if (tasks.restores()) {
-    $("seed").value = seed ?? "";
-    return remember();
-  }
-  $("prompt").value = told.prompts?.[0] ?? "";
-  $("negative").value = told.negative ?? "";
-  for (const name of ["width", "height", "steps", "guidance", "sampler", "grid"]) {
-    if (told[name] !== undefined) $(name).value = told[name];
-  }
-  if (told.width) [$("width").value, $("height").value] = extras.firstSize(told);
-  $("count").value = 1;
-  $("seed").value = seed ?? "";
-  outputs();
-  remember();
-}
-
-const remember = () =>
-  sessionStorage.setItem("form", JSON.stringify(Object.fromEntries(FIELDS.map((name) => [name, $(name).value]))));
-
-function recall() {
-  const kept = JSON.parse(sessionStorage.getItem("form") ?? "{}");
-  for (const name of FIELDS) if (kept[name] !== undefined) $(name).value = kept[name];
-  if (!$("model").value) $("model").value = models.find((model) => model.default).id;
-  outputs();
-  tasks.arrange();
-}
+const behind = new Behind(add, work);
 
 function complain(error) {
-  if (error instanceof Refused && error.status === 401) return void $("door").showModal();
+  if (error instanceof Refused && error.status === 401) {
+    $("door-problem").textContent = $("token").value && word("wrong_token");
+    return void ($("door").open || $("door").showModal());
+  }
   $("problem").textContent = error instanceof Refused ? error.message : word("offline");
 }
 
@@ -101,29 +38,56 @@ async function draw(event) {
 }
 
 async function watch(job, before = null) {
-  current?.stop.abort();
+  const last = current;
   const mine = (current = { id: job.id, stop: new AbortController() });
-  localStorage.setItem("watched", job.id);
-  $("cancel").disabled = false;
-  $("fresh").replaceChildren();
+  last?.stop.abort();
+  if (last) behind.follow(last.id);
+  behind.drop(job.id);
   $("verdict").textContent = "";
   compare(null);
   $("problem").textContent = "";
   $("state").textContent = word("queued", { n: job.position ?? 0 });
+  // a server that stops, and comes back, goes on with the job
+  while (current === mine && !(await seen(mine, job, before))) {
+    mine.lost = true;
+    await new Promise((on) => setTimeout(on, 1000));
+  }
+  if (current === mine) {
+    current = null;
+    work();
+  }
+}
+
+// Shows the job's events as they come; whether there is nothing more to wait for.
+async function seen(mine, job, before) {
+  $("fresh").replaceChildren();
   try {
     for await (const [name, data] of events(`/v1/jobs/${job.id}/events?previews=true`, mine.stop.signal)) {
+      if (current !== mine) return true;
+      if (mine.lost) $("problem").textContent = "";
+      mine.lost = false;
       if (name === "progress") progress(data);
       else if (name === "preview") show(data.image, word("preview"));
       else if (name === "picture") await finished(data, job);
-      else if (name === "end") await over(data, before);
+      else if (name === "end" && data.position === null) {
+        await over(data, before);
+        return true;
+      }
     }
+    return false;
   } catch (error) {
-    if (error.name !== "AbortError") complain(error);
+    if (current !== mine) return true;
+    complain(error);
+    return error instanceof Refused;
   }
-  if (current === mine) {
-    $("cancel").disabled = true;
-    current = null;
-  }
+}
+
+// What of this visitor's is not over: so many, and whether there is anything to cancel.
+function work() {
+  const mine = [...behind.ids, ...(current ? [current.id] : [])];
+  localStorage.setItem("watched", mine.join(" "));
+  $("status").textContent = behind.ids.length ? word("waiting", { n: mine.length }) : "";
+  $("cancel").disabled = mine.length === 0;
 }
 
 function progress(data) {
@@ -140,12 +104,17 @@ function show(source, alt) {
 }
 
 async function finished(data, job) {
-  const picture = { ...data, job };
   show(await address(data.url), word("picture", data));
   $("verdict").textContent = extras.verdict(data.content);
+  await add(data, job);
+  $("fresh").append(await tile(pictures.find((known) => known.url === data.url)));
+}
+
+// Into the history, once.
+async function add(data, job) {
   if (pictures.some((known) => known.url === data.url)) return;
+  const picture = { ...data, job };
   pictures.unshift(picture);
-  $("fresh").append(await tile(picture));
   $("gallery").prepend(await tile(picture));
 }
 
@@ -162,13 +131,13 @@ async function over(job, before) {
   $("state").textContent = [word(job.state), ...job.notices].join(" · ");
   $("progress").value = job.progress.fraction;
   if (job.error) $("problem").textContent = job.error;
-  localStorage.removeItem("watched");
 }
 
 async function cancel() {
-  if (!current) return;
+  const id = current?.id ?? behind.ids.at(-1);
+  if (!id) return;
   try {
-    await post(`/v1/jobs/${current.id}/cancel`, {});
+    await post(`/v1/jobs/${id}/cancel`, {});
   } catch (error) {
     complain(error);
   }
@@ -281,32 +250,18 @@ async function begin(file) {
   }
 }
 
-function choices(select, names) {
-  const own = new Option(word("auto"), "");
-  own.dataset.word = "auto";
-  select.replaceChildren(own, ...names.map((name) => new Option(name, name)));
-}
-
 async function start() {
   try {
     const [offered, list, addons] = await Promise.all([get("/v1/choices"), get("/v1/models"), get("/v1/addons")]);
-    models = list.data.filter((model) => model.kind === "draw");
-    const able = list.data.some((model) => model.kind === "restore");
-    for (const name of tasks.RESTORE) $("task").querySelector(`[value=${name}]`).disabled = !able;
-    $("model").replaceChildren(...models.map((model) => new Option(model.id, model.id, model.default, model.default)));
-    choices($("sampler"), Object.keys(offered.samplers));
-    choices($("grid"), offered.grids);
-    $("count").max = offered.limits.pictures;
-    $("steps").max = Math.min(100, offered.limits.steps);
     extras.offer(addons.data, offered.guards);
-    useDefaults();
-    recall();
+    offer(offered, list.data);
     pictures.length = 0;
     older = null;
     $("gallery").replaceChildren();
     const jobs = await history();
-    const left = jobs.find((job) => job.id === localStorage.getItem("watched") && job.position !== null);
-    if (left && !current) watch(left);
+    const mine = (localStorage.getItem("watched") ?? "").split(" ");
+    const left = jobs.filter((job) => mine.includes(job.id) && job.position !== null).reverse();
+    for (const job of current ? [] : left) watch(job);
   } catch (error) {
     complain(error);
   }
@@ -317,7 +272,7 @@ $("form").addEventListener("input", () => (outputs(), remember()));
 $("model").addEventListener("change", useDefaults);
 $("cancel").addEventListener("click", cancel);
 $("more").addEventListener("click", () => history().catch(complain));
-$("language").addEventListener("click", () => (speak(otherLanguage()), extras.tell()));
+$("language").addEventListener("click", () => (speak(otherLanguage()), extras.tell(), work()));
 $("again").addEventListener("click", again);
 $("variations").addEventListener("click", variations);
 $("forget").addEventListener("click", forget);

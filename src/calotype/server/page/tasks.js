@@ -2,6 +2,7 @@
 
 import * as extras from "./extras.js";
 import { Mask } from "./mask.js";
+import { put } from "./sliders.js";
 import { word } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
@@ -87,7 +88,7 @@ export function recall(told) {
   const drawn = told.margin ? "outpaint" : told.image ? "edit" : "draw";
   $("task").value = RESTORE.includes(told.task) ? told.task : drawn;
   for (const [name, value] of [["samples", told.samples], ["passes", told.task && told.steps], ["scale", told.scale], ["blur", told.blur], ["sigma", told.sigma], ["strength", told.strength]]) {
-    if (value !== undefined && value !== null) $(name).value = value;
+    if (value !== undefined && value !== null) put($(name), value);
   }
   arrange();
 }

@@ -8,7 +8,7 @@ export const WORDS = {
     drop: "Drop a picture here, or choose one, to get its settings back", now: "Now", empty: "Your picture appears here.",
     history: "History", more: "Older ones", before: "Previous picture", after: "Next picture",
     again: "Use its settings", save: "Save", forget: "Delete", close: "Close", door: "This server wants a token",
-    token: "Token", enter: "Enter", auto: "the model's own", other_language: "中文",
+    token: "Token", wrong_token: "That is not its token.", enter: "Enter", auto: "model's own", other_language: "中文",
     queued: "Waiting, {n} before this one", running: "Step {step} of {steps}", done: "Done", failed: "Failed",
     cancelled: "Cancelled", told: "The picture's settings are in the form.", silent: "This picture does not say how it was made.",
     seed_of: "seed", waiting: "{n} at work", offline: "The server does not answer.", picture: "Picture: {prompt}",
@@ -32,6 +32,7 @@ export const WORDS = {
     score: "score {score} of {threshold}", check_auto: "Pictures of models the owner loads are withheld from content score {n}",
     check_withhold: "Pictures are withheld from content score {n}", check_report: "Pictures are flagged from content score {n}", check_off: "Pictures are not checked",
     guard_block_list: "some words are refused", guard_watermark: "pictures are marked invisibly", guard_signed: "pictures are signed", guard_shareable: "files tell no words",
+    kept: "Also as in the picture:", kept_drop: "Drop these",
   },
   zh: {
     draw: "画什么", prompt: "提示词", prompt_hint: "一个红苹果", negative: "要避开的内容",
@@ -40,7 +41,7 @@ export const WORDS = {
     drop: "把图片拖到这里，或点击选择，取回它的设置", now: "当前", empty: "图片会出现在这里。",
     history: "历史", more: "更早的", before: "上一张", after: "下一张",
     again: "使用它的设置", save: "保存", forget: "删除", close: "关闭", door: "此服务器需要令牌",
-    token: "令牌", enter: "进入", auto: "模型默认", other_language: "English",
+    token: "令牌", wrong_token: "令牌不对。", enter: "进入", auto: "模型默认", other_language: "English",
     queued: "排队中，前面还有 {n} 个", running: "第 {step} 步，共 {steps} 步", done: "完成", failed: "失败",
     cancelled: "已取消", told: "图片的设置已填入表单。", silent: "这张图片没有说明是怎样生成的。",
     seed_of: "种子", waiting: "{n} 个任务进行中", offline: "服务器没有回应。", picture: "图片：{prompt}",
@@ -64,6 +65,7 @@ export const WORDS = {
     score: "得分 {score}，界限 {threshold}", check_auto: "所有者加载的模型，得分达到 {n} 的图片会被隐藏",
     check_withhold: "内容得分达到 {n} 的图片会被隐藏", check_report: "内容得分达到 {n} 的图片会被标记", check_off: "不检查图片内容",
     guard_block_list: "拒绝某些词语", guard_watermark: "图片带隐形水印", guard_signed: "图片带签名", guard_shareable: "文件不含提示词",
+    kept: "同样取自图片：", kept_drop: "去掉这些",
   },
 };
 
