@@ -53,6 +53,7 @@ Line = Callable[[PixelDiffusion, argparse.Namespace, Mapping[str, Row]], Iterato
 def line_a(
     model: PixelDiffusion, chosen: argparse.Namespace, done: Mapping[str, Row]
 ) -> Iterator[tuple[str, Row]]:
+    together = Options(ensemble=True)
     for name, clean in pictures(PHOTOGRAPHS + SPECIAL, chosen.crop).items():
         for sigma in SIGMAS:
             if f"{name} {sigma}" in done:
@@ -64,6 +65,9 @@ def line_a(
                 {
                     "noisy": psnr(noisy, clean),
                     "photo": psnr(denoise(model, photo, sigma=sigma).photo.pixels, clean),
+                    "photo, ensemble": psnr(
+                        denoise(model, photo, sigma=sigma, options=together).photo.pixels, clean
+                    ),
                     "photo, estimated": psnr(denoise(model, photo).photo.pixels, clean),
                     "BM3D": psnr(bm3d_of(noisy, sigma / 255), clean),
                     "non-local means": psnr(means_of(noisy, sigma / 255), clean),
@@ -148,21 +152,29 @@ def coverage(
     return np.abs(made.photo.pixels - clean).ravel(), half_width(made.deviation, options.samples).ravel()
 
 
+def held_out(tiles: Path, of_each: int) -> Iterator[np.ndarray]:
+    """(3 H W) from 0 to 1: as many tiles of each held-out photograph, spread evenly over what it has."""
+    folder = PictureFolder(tiles, size=256, split="validation")
+    of_photo: dict[str, list[int]] = {}
+    for index, record in enumerate(folder.records):
+        of_photo.setdefault(str(record.meta["photo"]), []).append(index)
+    for indices in of_photo.values():
+        for place in np.linspace(0, len(indices) - 1, of_each).round().astype(int):
+            yield folder.image(indices[place]).numpy().astype(np.float32) / 255
+
+
 def line_d(
     model: PixelDiffusion, chosen: argparse.Namespace, done: Mapping[str, Row]
 ) -> Iterator[tuple[str, Row]]:
     options = Options(samples=max(16, chosen.samples), steps=chosen.steps)
-    held_out = PictureFolder(chosen.tiles, size=256, split="validation")
-    every = max(1, len(held_out) // 8)
     side = min(chosen.crop or 128, 64)
-    fitting = [held_out.image(i).numpy()[:, :side, :side] / 255 for i in range(0, len(held_out), every)][:8]
+    start = (256 - side) // 2
+    cut = slice(start, start + side)
+    fitting = [tile[:, cut, cut] for tile in held_out(chosen.tiles, of_each=6)]
     for sigma in chosen.sigmas:
         if done.get(str(sigma), {}).get("photographs") == len(PHOTOGRAPHS):
             continue
-        pairs = [
-            coverage(model, picture.astype(np.float32), sigma, options, i)
-            for i, picture in enumerate(fitting)
-        ]
+        pairs = [coverage(model, picture, sigma, options, i) for i, picture in enumerate(fitting)]
         errors, widths = (np.concatenate(part) for part in zip(*pairs, strict=True))
         scaling = float(np.quantile(errors / np.maximum(widths, 1e-6), 0.90))
         pairs = []

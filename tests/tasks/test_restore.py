@@ -74,6 +74,26 @@ def test_denoising_and_its_deviation_are_the_gaussians(gaussian: PixelDiffusion,
     assert float(np.sqrt((drawn.deviation**2).mean())) == pytest.approx(expected, rel=0.08)
 
 
+def test_an_ensemble_is_the_mean_of_eight_turns(network: PixelDiffusion) -> None:
+    """So it is the same for a picture turned, which one pass is not."""
+    photo = Photo(scene(22, 30))
+    told: list[tuple[int, int]] = []
+
+    def run(picture: Photo, ensemble: bool) -> np.ndarray:
+        options = Options(ensemble=ensemble)
+        watch = lambda done, total: told.append((done, total))  # noqa: E731
+        return denoise(network, picture, sigma=30, options=options, watch=watch).photo.pixels
+
+    turned = Photo(np.rot90(photo.pixels, 1, (1, 2))[:, :, ::-1].copy())
+    mean, of_turned = run(photo, True), run(turned, True)
+    assert told[:8] == [(done, 8) for done in range(1, 9)]
+    back = np.rot90(of_turned[:, :, ::-1], -1, (1, 2))
+    np.testing.assert_allclose(back, mean, atol=2e-6)
+    single = run(photo, False)
+    assert np.abs(np.rot90(run(turned, False)[:, :, ::-1], -1, (1, 2)) - single).max() > 1e-3
+    assert np.abs(mean - single).max() > 1e-3
+
+
 def test_seeds_are_samples(network: PixelDiffusion) -> None:
     photo = Photo(scene(20, 28))
     several = denoise(network, photo, sigma=30, options=Options(samples=3, seed=5, steps=3))
@@ -223,6 +243,8 @@ def test_odd_requests_get_one_sentence(gaussian: PixelDiffusion) -> None:
         Options(steps=0)
     with pytest.raises(InputError, match="jacobian guides samples"):
         Options(jacobian=True)
+    with pytest.raises(InputError, match="ensemble is for the estimate, and 2 samples"):
+        Options(samples=2, ensemble=True)
     with pytest.raises(InputError, match="gain"):
         denoise(gaussian, photo, camera=CameraNoise(-1, 0))
 

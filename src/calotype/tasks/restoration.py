@@ -24,6 +24,7 @@ from calotype.tasks.noise_level import CameraNoise
 from calotype.tasks.photo_file import Photo
 from calotype.tasks.picture import KEY, write_png
 from calotype.tasks.places import shareable
+from calotype.tasks.posterior import WAYS
 from calotype.tasks.request import sentence
 from calotype.tasks.source import Source
 from calotype.tasks.uncertainty import heat_map
@@ -32,7 +33,7 @@ Task = Literal["denoise", "inpaint", "upscale", "deblur"]
 Kind = Literal["picture", "sample", "uncertainty"]
 
 OWN: dict[Task, set[str]] = {
-    "denoise": {"sigma", "camera", "gain", "read"},
+    "denoise": {"sigma", "camera", "gain", "read", "ensemble"},
     "inpaint": {"mask", "jacobian"},
     "upscale": {"sigma", "scale", "jacobian"},
     "deblur": {"sigma", "blur", "kernel", "jacobian"},
@@ -60,6 +61,7 @@ class Restoration(BaseModel):
     steps     of each sample, and of an estimate but denoise's, 1 to 1000
     tile      pixels a side of what the network sees at once, from 32
     jacobian  guide through the network's slope
+    ensemble  the mean of eight passes, over the picture's turns and mirrorings (denoise, without samples)
 
     A wrong field is an InputError of one sentence.
     """
@@ -82,6 +84,7 @@ class Restoration(BaseModel):
     steps: int = 30
     tile: int = 512
     jacobian: bool = False
+    ensemble: bool = False
 
     def __init__(self, **fields: Any) -> None:
         try:
@@ -111,8 +114,10 @@ class Restoration(BaseModel):
         return self
 
     def options(self) -> restore.Options:
-        """InputError for a seed out of range."""
-        return restore.Options(self.drawn, self.seed, self.steps, self.tile, jacobian=self.jacobian)
+        """InputError for a seed out of range, and for an ensemble of samples."""
+        return restore.Options(
+            self.drawn, self.seed, self.steps, self.tile, jacobian=self.jacobian, ensemble=self.ensemble
+        )
 
     @property
     def drawn(self) -> int:
@@ -127,7 +132,7 @@ class Restoration(BaseModel):
     @property
     def passes(self) -> int:
         """Of the whole picture through the network."""
-        estimate = 1 if self.task == "denoise" else self.steps
+        estimate = (WAYS if self.ensemble else 1) if self.task == "denoise" else self.steps
         return self.drawn * self.steps or estimate
 
     @property

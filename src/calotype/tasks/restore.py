@@ -32,11 +32,13 @@ from calotype.tasks.noise_level import (
 from calotype.tasks.operators import Blur, Mask, downscaling, gaussian_blur
 from calotype.tasks.photo_file import Floats, Photo
 from calotype.tasks.posterior import (
+    WAYS,
     BandedNoise,
     Counter,
     Options,
     Restored,
     Watch,
+    ensemble,
     gathered,
     seeds,
     settled,
@@ -139,8 +141,10 @@ def _denoise(
         # see is drawn, so that all in all it is white, as the model knows it.
         sigma = sigma * math.sqrt(3)
     sigma = min(max(sigma, model.config.sigma_min), model.config.sigma_max)
-    calls = Counter(watch, options.samples * options.steps or 1)
+    calls = Counter(watch, options.samples * options.steps or (WAYS if options.ensemble else 1))
     denoiser = calls.counting(tiled(model, options))
+    if options.ensemble:
+        denoiser = ensemble(denoiser)
 
     def start(seed: int) -> Tensor:
         whole = x[None].expand(1, 3, -1, -1)  # (C H W) -> (1 3 H W)
