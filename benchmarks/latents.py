@@ -6,8 +6,8 @@ at the resolution at which it does in latents.  Ratios of pictures a second, rou
 
     python benchmarks/latents.py [--batch 8] [--rounds 3] [--steps 2] [--threads 2] [--precision float32]
 
-With a folder of captioned pictures all three then train for the same time, on the autoencoder and the words
-of `icons`, and are measured: EffNet-Lite0 KID and recall of what they draw.
+With a folder of captioned pictures all three (or those of `--train`) then train for the same time, on the
+autoencoder and the words of `icons`, and are measured: EffNet-Lite0 KID and recall of what they draw.
 
     python benchmarks/latents.py --folder datasets/icons --minutes 60 --out runs/latents
 """
@@ -112,14 +112,17 @@ def speeds(batch: int, rounds: int, steps: int, precision: str) -> dict[str, Any
     return found
 
 
-def trained(folder: Path, out: Path, minutes: float, batch: int, precision: str) -> dict[str, Any]:
-    """Train each for so long, its latents computed before, and measure what it draws."""
+def trained(
+    names: list[str], folder: Path, out: Path, minutes: float, batch: int, precision: str, samples: int
+) -> dict[str, Any]:
+    """Train each for so long, its latents computed before, and measure `samples` pictures that it draws."""
     from calotype.cli.evaluate import drawing
     from calotype.training.api import complete
 
     own = shelf.shipped()["icons"]
     found: dict[str, Any] = {}
-    for name, config in models().items():
+    for name in names:
+        config = models()[name]
         recipe = dataclasses.replace(
             icons_diffusion(),
             steps=10**6,
@@ -139,7 +142,12 @@ def trained(folder: Path, out: Path, minutes: float, batch: int, precision: str)
         report = complete(run, progress=True)
         path = plan.folder / "model.safetensors"
         figures = evaluate(
-            path, folder, samples=1000, count=1000, draw=drawing(path, []), out=plan.folder / "figures.json"
+            path,
+            folder,
+            samples=samples,
+            count=samples,
+            draw=drawing(path, []),
+            out=plan.folder / "figures.json",
         )
         found[name] = {"images_seen": report["images_seen"], "seconds": report["seconds"]}
         found[name]["samples"] = figures["samples"]
@@ -158,17 +166,24 @@ def main() -> None:
     parser.add_argument("--precision", choices=("bf16", "float32"), default="float32")
     parser.add_argument("--folder", type=Path, help="Also train for the same time on its pictures.")
     parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--samples", type=int, default=1000, help="Drawn by each after its training.")
+    parser.add_argument("--train", nargs="+", choices=tuple(models()), default=tuple(models()))
     parser.add_argument("--out", type=Path, default=Path("runs/latents"))
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     found = speeds(given.batch, given.rounds, given.steps, given.precision)
     print(json.dumps(found, indent=1), flush=True)
     if given.folder is not None:
-        print(
-            json.dumps(
-                trained(given.folder, given.out, given.minutes, given.batch, given.precision), indent=1
-            )
+        made = trained(
+            list(given.train),
+            given.folder,
+            given.out,
+            given.minutes,
+            given.batch,
+            given.precision,
+            given.samples,
         )
+        print(json.dumps(made, indent=1))
 
 
 if __name__ == "__main__":
