@@ -15,6 +15,7 @@ from calotype.errors import CalotypeError, InputError, OutputError
 from calotype.models.latent_diffusion import LatentDiffusion
 from calotype.server.desk import Desk
 from calotype.server.models import Models
+from calotype.server.native import view
 from calotype.server.refusal import Refusal
 from calotype.server.store import Job, Store
 from calotype.tasks import picture
@@ -201,6 +202,14 @@ def test_a_job_that_died_before_its_last_word_is_done(desk: Desk) -> None:
 def test_one_server_per_folder(desk: Desk) -> None:
     with pytest.raises(OutputError, match="another server's"):
         Store(desk.settings.data)
+
+
+def test_a_position_is_null_only_where_the_state_is_over(desk: Desk) -> None:
+    """Also for a job that ended between the two looks: who waits for null would miss its last picture."""
+    job = desk.submit(Request(prompts="a red apple", steps=1), "someone")
+    desk.cancel(job.id)
+    assert view(desk, job).position == 0
+    assert view(desk, desk.job(job.id)).position is None
 
 
 def test_a_job_that_cannot_be_read_is_passed_by(desk: Desk) -> None:

@@ -91,7 +91,8 @@ def view(desk: Desk, job: Job) -> JobView:
         id=job.id,
         number=job.number,
         state=job.state,
-        position=desk.row.position(job.id),
+        # it may have ended since it was read, and what was read says that it has not
+        position=None if over else desk.row.position(job.id) or 0,
         created=job.created,
         started=job.started,
         finished=job.finished,
