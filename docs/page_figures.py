@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import itertools
+import re
 import shutil
 import socket
 import sys
@@ -11,9 +14,11 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
+import PIL.ImageFilter
 import uvicorn
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from skimage import data
@@ -25,6 +30,7 @@ from calotype.server.settings import Settings
 FOLDER = Path(__file__).parent
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 MINUTES = 600_000  # milliseconds, on a slow machine
+OWN = 48  # colours of the page itself
 
 Place = tuple[float, float]
 """Across and down a picture, in parts of its sides."""
@@ -53,8 +59,8 @@ def opened(browser: Browser, address: str, width: int, height: int, language: st
     return page
 
 
-def done(page: Page) -> None:
-    page.wait_for_selector("#fresh li", timeout=MINUTES)
+def done(page: Page, pictures: int = 1) -> None:
+    page.wait_for_selector(f"#fresh li:nth-child({pictures})", timeout=MINUTES)
     expect(page.locator("#cancel")).to_be_disabled(timeout=MINUTES)
 
 
@@ -94,23 +100,32 @@ def restored(page: Page, samples: int, name: str) -> None:
 
 
 def shot(page: Page, name: str, *, whole: bool = False) -> None:
-    """In 128 colours, for size."""
+    """As JPEG where a photograph is on it, else in 256 colours: the page's own as they are, others near."""
     path = FOLDER / name
     page.evaluate("scrollTo(0, 0)")
-    page.screenshot(path=path, full_page=whole)
-    with PIL.Image.open(path) as image:
-        image.convert("RGB").quantize(128, dither=PIL.Image.Dither.NONE).save(path, optimize=True)
+    with PIL.Image.open(io.BytesIO(page.screenshot(full_page=whole))) as opened:
+        image = opened.convert("RGB")
     print(path)
+    if path.suffix == ".jpg":
+        image.save(path, quality=85, subsampling=0, optimize=True)
+        return
+    counted: Any = image.getcolors(image.width * image.height)
+    own = [colour for _, colour in sorted(counted, reverse=True)[:OWN]]
+    near = image.quantize(256 - len(own)).getpalette() or []
+    palette = PIL.Image.new("P", (1, 1))
+    palette.putpalette([*itertools.chain(*own), *near[: 3 * (256 - len(own))]])
+    image.quantize(palette=palette, dither=PIL.Image.Dither.NONE).save(path, optimize=True)
 
 
 def draw_scene(browser: Browser, address: str, _: Path) -> None:
     page = opened(browser, address, 1180, 900)
     for prompt, seed in (("a red apple", 7), ("a green frog", 3)):
         draw(page, prompt, 4, seed)
-        done(page)
+        expect(page.locator("#fresh li")).to_have_count(0)
+        done(page, 4)
     draw(page, "a yellow star", 2, 5)
     page.wait_for_selector("#preview[src^='data:image/jpeg']", timeout=MINUTES)
-    expect(page.locator("#state")).to_contain_text("Step 1", timeout=MINUTES)  # ten and more
+    expect(page.locator("#state")).to_contain_text(re.compile(r"Step 1\d of"), timeout=MINUTES)
     shot(page, "page.png")
     done(page)
     page.click("#gallery li:first-child button")
@@ -147,7 +162,7 @@ def denoise_scene(browser: Browser, address: str, folder: Path) -> None:
     page = opened(browser, address, 1180, 1000)
     begin(page, "denoise", folder / "noisy.png")
     page.fill("#passes", "8")
-    restored(page, 3, "page-denoise.png")
+    restored(page, 3, "page-denoise.jpg")
 
 
 def mend_scene(browser: Browser, address: str, folder: Path) -> None:
@@ -162,7 +177,23 @@ def mend_scene(browser: Browser, address: str, folder: Path) -> None:
     begin(page, "inpaint", folder / "scratched.png")
     lines = [((left, top), (left + 32, top + 62)) for top, left in scratches]
     paint(page, 3, [((x / 256, y / 256), (u / 256, v / 256)) for (x, y), (u, v) in lines])
-    restored(page, 4, "page-mend.png")
+    restored(page, 4, "page-mend.jpg")
+
+
+def upscale_scene(browser: Browser, address: str, folder: Path) -> None:
+    PIL.Image.fromarray(data.astronaut()).resize((128, 128)).save(folder / "small.png")
+    page = opened(browser, address, 1180, 1000)
+    begin(page, "upscale", folder / "small.png")
+    page.select_option("#scale", "2")
+    restored(page, 0, "page-upscale.jpg")
+
+
+def deblur_scene(browser: Browser, address: str, folder: Path) -> None:
+    photo = PIL.Image.fromarray(data.coffee()[:400, 100:500]).resize((192, 192))
+    photo.filter(PIL.ImageFilter.GaussianBlur(1.5)).save(folder / "blurred.png")
+    page = opened(browser, address, 1180, 1000, "zh-CN")
+    begin(page, "deblur", folder / "blurred.png")
+    restored(page, 0, "page-deblur.jpg")
 
 
 def phone_scene(browser: Browser, address: str, _: Path) -> None:
@@ -178,6 +209,8 @@ SCENES = {
     "outpaint": outpaint_scene,
     "denoise": denoise_scene,
     "mend": mend_scene,
+    "upscale": upscale_scene,
+    "deblur": deblur_scene,
     "phone": phone_scene,
 }
 

@@ -142,6 +142,14 @@ def test_a_telephone_in_chinese(live: Live, browser: Browser, tmp_path: Path) ->
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
     assert page.evaluate(LABELS) == []
     page.screenshot(path=tmp_path / "phone.png", full_page=True)
+    page.click("#gallery li:first-child button")
+    page.wait_for_selector("#viewer-facts:not(:empty)")
+    page.screenshot(path=tmp_path / "viewer.png")
+    for button in page.locator("#viewer .actions > *").all():
+        box = button.bounding_box()
+        assert box is not None
+        assert box["height"] < 48  # its words are on one line
+    page.click("#close")
     page.click("#language")
     assert page.text_content("#go span") == "Draw"
     assert wrong == []
@@ -152,6 +160,9 @@ def test_a_telephone_in_chinese(live: Live, browser: Browser, tmp_path: Path) ->
 def test_the_door(small: Live, browser: Browser) -> None:
     page = browser.new_page(locale="en-US")
     page.goto(small.address)
+    page.fill("#token", "another-token-than-theirs")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#door-problem:text-is('That is not its token.')")
     page.fill("#token", TOKEN)
     page.keyboard.press("Enter")
     page.wait_for_selector("#steps-now:not(:empty)")

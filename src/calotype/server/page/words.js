@@ -2,7 +2,7 @@
 
 export const WORDS = {
   en: {
-    draw: "What to draw", prompt: "Prompt", prompt_hint: "a red apple", negative: "Steer away from",
+    draw: "What to do", prompt: "Prompt", prompt_hint: "a red apple", negative: "Steer away from",
     model: "Model", count: "Pictures", width: "Width", height: "Height", steps: "Steps", guidance: "Guidance",
     sampler: "Sampler", grid: "Noise levels", seed: "Seed", seed_hint: "a fresh one", go: "Draw", cancel: "Cancel",
     drop: "Drop a picture here, or choose one, to get its settings back", now: "Now", empty: "Your picture appears here.",
@@ -35,7 +35,7 @@ export const WORDS = {
     kept: "Also as in the picture:", kept_drop: "Drop these",
   },
   zh: {
-    draw: "画什么", prompt: "提示词", prompt_hint: "一个红苹果", negative: "要避开的内容",
+    draw: "要做什么", prompt: "提示词", prompt_hint: "一个红苹果", negative: "要避开的内容",
     model: "模型", count: "张数", width: "宽", height: "高", steps: "步数", guidance: "引导强度",
     sampler: "采样器", grid: "噪声级别", seed: "种子", seed_hint: "随机", go: "开始画", cancel: "取消",
     drop: "把图片拖到这里，或点击选择，取回它的设置", now: "当前", empty: "图片会出现在这里。",
