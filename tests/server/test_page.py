@@ -150,8 +150,10 @@ def test_a_telephone_in_chinese(live: Live, browser: Browser, tmp_path: Path) ->
         assert box is not None
         assert box["height"] < 48  # its words are on one line
     page.click("#close")
+    assert page.text_content("#state") == "完成"
     page.click("#language")
     assert page.text_content("#go span") == "Draw"
+    assert page.text_content("#state") == "Done"
     assert wrong == []
     page.close()
 

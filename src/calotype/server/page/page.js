@@ -6,7 +6,7 @@ import { compare } from "./compare.js";
 import * as extras from "./extras.js";
 import { fill, modelNow, offer, outputs, remember, request, useDefaults } from "./form.js";
 import * as tasks from "./tasks.js";
-import { otherLanguage, speak, word } from "./words.js";
+import { otherLanguage, say, speak, word } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const pictures = []; // of the gallery, the newest first: {url, prompt, seed, job}
@@ -20,15 +20,15 @@ function complain(error) {
     $("door-problem").textContent = $("token").value && word("wrong_token");
     return void ($("door").open || $("door").showModal());
   }
-  $("problem").textContent = error instanceof Refused ? error.message : word("offline");
+  say("problem", () => (error instanceof Refused ? error.message : word("offline")));
 }
 
 async function draw(event) {
   event?.preventDefault();
   if (!$("form").reportValidity()) return;
-  $("problem").textContent = "";
+  say("problem", () => "");
   const lacking = tasks.lacking();
-  if (lacking) return void ($("problem").textContent = word(lacking));
+  if (lacking) return void say("problem", () => word(lacking));
   try {
     const before = tasks.restores() ? tasks.picture() : null;
     await watch(await submit(await tasks.body(request())), before);
@@ -43,10 +43,10 @@ async function watch(job, before = null) {
   last?.stop.abort();
   if (last) behind.follow(last.id);
   behind.drop(job.id);
-  $("verdict").textContent = "";
+  say("verdict", () => "");
   compare(null);
-  $("problem").textContent = "";
-  $("state").textContent = word("queued", { n: job.position ?? 0 });
+  say("problem", () => "");
+  say("state", () => word("queued", { n: job.position ?? 0 }));
   // a server that stops, and comes back, goes on with the job
   while (current === mine && !(await seen(mine, job, before))) {
     mine.lost = true;
@@ -64,7 +64,7 @@ async function seen(mine, job, before) {
   try {
     for await (const [name, data] of events(`/v1/jobs/${job.id}/events?previews=true`, mine.stop.signal)) {
       if (current !== mine) return true;
-      if (mine.lost) $("problem").textContent = "";
+      if (mine.lost) say("problem", () => "");
       mine.lost = false;
       if (name === "progress") progress(data);
       else if (name === "preview") show(data.image, word("preview"));
@@ -86,14 +86,14 @@ async function seen(mine, job, before) {
 function work() {
   const mine = [...behind.ids, ...(current ? [current.id] : [])];
   localStorage.setItem("watched", mine.join(" "));
-  $("status").textContent = behind.ids.length ? word("waiting", { n: mine.length }) : "";
+  say("status", () => (behind.ids.length ? word("waiting", { n: mine.length }) : ""));
   $("cancel").disabled = mine.length === 0;
 }
 
 function progress(data) {
   $("progress").value = data.fraction;
-  if (data.steps) $("state").textContent = word("running", data);
-  else if (data.position) $("state").textContent = word("queued", { n: data.position });
+  if (data.steps) say("state", () => word("running", data));
+  else if (data.position) say("state", () => word("queued", { n: data.position }));
 }
 
 function show(source, alt) {
@@ -105,7 +105,7 @@ function show(source, alt) {
 
 async function finished(data, job) {
   show(await address(data.url), word("picture", data));
-  $("verdict").textContent = extras.verdict(data.content);
+  say("verdict", () => extras.verdict(data.content));
   await add(data, job);
   $("fresh").append(await tile(pictures.find((known) => known.url === data.url)));
 }
@@ -128,9 +128,9 @@ async function over(job, before) {
     show(after, word("after_picture"));
     compare(before, after, await of("uncertainty"));
   }
-  $("state").textContent = [word(job.state), ...job.notices].join(" · ");
+  say("state", () => [word(job.state), ...job.notices].join(" · "));
   $("progress").value = job.progress.fraction;
-  if (job.error) $("problem").textContent = job.error;
+  if (job.error) say("problem", () => job.error);
 }
 
 async function cancel() {
@@ -230,11 +230,12 @@ async function forget() {
 
 async function read(file) {
   try {
-    const told = await send("/v1/read", file);
-    if (Object.keys(told.request).length === 0) throw new Refused(422, word("silent"));
-    fill(told.request);
-    $("problem").textContent = "";
-    $("state").textContent = word(tasks.needsPicture() ? "anew" : "told");
+    const { request: found } = await send("/v1/read", file);
+    if (Object.keys(found).length === 0) throw new Refused(422, word("silent"));
+    fill(found);
+    say("problem", () => "");
+    const told = tasks.needsPicture() ? "anew" : "told";
+    say("state", () => word(told));
   } catch (error) {
     complain(error);
   }
@@ -243,10 +244,10 @@ async function read(file) {
 async function begin(file) {
   try {
     const bitmap = await tasks.choose(file);
-    $("problem").textContent = "";
+    say("problem", () => "");
     if (tasks.task() === "edit") [$("width").value, $("height").value] = tasks.sizes(bitmap, modelNow());
   } catch {
-    $("problem").textContent = word("unreadable");
+    say("problem", () => word("unreadable"));
   }
 }
 
@@ -272,7 +273,7 @@ $("form").addEventListener("input", () => (outputs(), remember()));
 $("model").addEventListener("change", useDefaults);
 $("cancel").addEventListener("click", cancel);
 $("more").addEventListener("click", () => history().catch(complain));
-$("language").addEventListener("click", () => (speak(otherLanguage()), extras.tell(), work()));
+$("language").addEventListener("click", () => (speak(otherLanguage()), extras.tell()));
 $("again").addEventListener("click", again);
 $("variations").addEventListener("click", variations);
 $("forget").addEventListener("click", forget);

@@ -1,4 +1,4 @@
-// Every word of the page, in the languages it speaks.
+// Every word of the page, in the languages it speaks, and what it has said, to be said again in another.
 
 export const WORDS = {
   en: {
@@ -76,6 +76,14 @@ export function word(name, values = {}) {
   return WORDS[language][name].replace(/\{(\w+)\}/g, (_, key) => values[key]);
 }
 
+const said = new Map();
+
+// Has the node say what `make` gives, now and whenever the language changes.
+export function say(id, make) {
+  said.set(id, make);
+  document.getElementById(id).textContent = make();
+}
+
 export function speak(next = language) {
   language = next;
   localStorage.setItem("language", language);
@@ -84,6 +92,7 @@ export function speak(next = language) {
   for (const node of document.querySelectorAll("[data-hint]")) node.placeholder = word(node.dataset.hint);
   for (const node of document.querySelectorAll("[data-label]")) node.setAttribute("aria-label", word(node.dataset.label));
   for (const node of document.querySelectorAll("[data-alt]")) node.alt = word(node.dataset.alt);
+  for (const [id, make] of said) say(id, make);
   const other = document.getElementById("language");
   other.textContent = word("other_language");
   other.lang = language === "zh" ? "en" : "zh";
