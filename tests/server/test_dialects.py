@@ -126,6 +126,9 @@ def test_interrupt_gives_what_there_is(live: Live) -> None:
         running = {"limit": 1, "state": "running"}
         while not any(job["pictures"] for job in http.get("/v1/jobs", params=running).json()["jobs"]):
             pass
+        while (now := api.get_progress())["current_image"] is None:
+            assert now["state"]["job_count"]
+        assert opened(base64.b64decode(now["current_image"])).format == "JPEG"
         assert api.interrupt() == {}
         result = answer.result(60)
     assert 0 < len(result.images) < 32

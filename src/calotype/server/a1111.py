@@ -193,12 +193,16 @@ async def png_info(body: Encoded, desk: AnyDesk) -> dict[str, Any]:
 
 
 @router.get("/progress")
-def progress(desk: AnyDesk) -> dict[str, Any]:
-    """Of the job that is drawn now; job_count is 0 where nothing is to do."""
+def progress(desk: AnyDesk, skip_current_image: bool = False) -> dict[str, Any]:
+    """Of the job that is drawn now, its preview from the second call on; job_count is 0 where none is."""
     names = desk.row.active()
+    if names and not skip_current_image:
+        desk.live.glance(names[0])
     seen = desk.live.sight(names[0]) if names else None
     step = seen.progress if seen else None
-    image = seen.preview.url.partition(",")[2] if seen and seen.preview else None
+    image = None
+    if seen and seen.preview and not skip_current_image:
+        image = seen.preview.url.partition(",")[2]
     return {
         "progress": step.fraction if step else 0.0,
         "eta_relative": 0.0,

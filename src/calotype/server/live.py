@@ -10,11 +10,14 @@ import asyncio
 import base64
 import io
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 import PIL.Image
+
+GLANCE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Live:
         self._sights: dict[str, Sight] = {}
         self._watchers: dict[str, set[asyncio.Event]] = {}
         self._curious: dict[str, int] = {}
+        self._glances: dict[str, float] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -77,12 +81,20 @@ class Live:
 
     def wants_preview(self, job: str) -> bool:
         with self._lock:
-            return self._curious.get(job, 0) > 0
+            return self._curious.get(job, 0) > 0 or self._glances.get(job, 0) > time.monotonic()
+
+    def glance(self, job: str) -> None:
+        """Somebody asks again and again instead of watching: previews for a while."""
+        now = time.monotonic()
+        with self._lock:
+            self._glances = {name: until for name, until in self._glances.items() if until > now}
+            self._glances[job] = now + GLANCE_SECONDS
 
     def forget(self, job: str) -> None:
         """The job is over."""
         with self._lock:
             self._sights.pop(job, None)
+            self._glances.pop(job, None)
         self.changed(job)
 
     def changed(self, job: str | None = None) -> None:
