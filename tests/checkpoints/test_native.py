@@ -9,6 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from calotype.checkpoints import native, shelf
+from calotype.checkpoints.weights_file import WeightsFile
 from calotype.conditioning.tokenizer import Tokenizer
 from calotype.errors import CheckpointError, InputError, OutputError
 from calotype.models.latent_diffusion import LatentDiffusion, build
@@ -61,6 +62,23 @@ def test_half_on_disk_full_in_memory(model: LatentDiffusion, tmp_path: Path) -> 
     # What was read is written to the same bits, so the hash is the model's own.
     assert native.save(tmp_path / "again.safetensors", again) == digest
     assert next(native.load(path, dtype=torch.bfloat16).denoiser.parameters()).dtype == torch.bfloat16
+
+
+def test_what_is_copied_lies_channels_last_and_leaves_the_file(
+    model: LatentDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "half.safetensors"
+    native.save(path, model)
+    left: list[str] = []
+    monkeypatch.setattr(WeightsFile, "forget", lambda _, name: left.append(name))
+    for dtype, form in ((torch.float32, torch.channels_last), (None, torch.contiguous_format)):
+        left.clear()
+        states = {name: part.state_dict() for name, part in native.load(path, dtype=dtype).parts().items()}
+        kernels = [value for state in states.values() for value in state.values() if value.ndim == 4]
+        assert kernels
+        assert all(kernel.is_contiguous(memory_format=form) for kernel in kernels)
+        names = {f"{part}.{name}" for part, state in states.items() for name in state}
+        assert set(left) == (names if dtype else set())  # else they are views of the file
 
 
 def test_building_is_repeatable_and_parts_are_independent(model: LatentDiffusion) -> None:

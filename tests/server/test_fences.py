@@ -246,6 +246,8 @@ def test_answers_are_quick_while_it_draws(live: Live) -> None:
         (["--port", "70000"], "port is 70000"),
         (["--threads", "0"], "threads is 0"),
         (["--replicas", "0"], "replicas is 0"),
+        (["--precision", "int8"], "precision is 'int8'"),
+        (["--device", "abacus"], "no device 'abacus'"),
         (["--max-steps", "0"], "limit of steps is 0"),
         (["--model", "nowhere/at.safetensors"], "no file"),
         (["--model", "short"], "short"),

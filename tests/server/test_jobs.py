@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from calotype.checkpoints import native, shelf
 from calotype.errors import CalotypeError, InputError, OutputError
@@ -17,6 +18,7 @@ from calotype.server.desk import Desk
 from calotype.server.models import Models
 from calotype.server.native import view
 from calotype.server.refusal import Refusal
+from calotype.server.settings import Settings
 from calotype.server.store import Job, Store
 from calotype.tasks import picture
 from calotype.tasks.generate import generate
@@ -333,6 +335,21 @@ def test_offloaded_models_take_the_room_of_one_network(tiny_model: LatentDiffusi
     assert whole.get("a").model.offload is None
     pictures = [models.get("a").generate("a red apple", seed=1, steps=1) for models in (whole, one)]
     assert pictures[0].tobytes() == pictures[1].tobytes()
+
+
+def test_models_draw_in_the_precision_that_the_owner_chose(
+    tiny_model: LatentDiffusion, tmp_path: Path
+) -> None:
+    native.save(tmp_path / "a.safetensors", tiny_model)
+    files = {"a": tmp_path / "a.safetensors"}
+    plain, short = Models(files, None, "cpu", None), Models(files, None, "cpu", None, precision="bf16")
+    assert short.known["a"].memory * 2 == plain.known["a"].memory
+    assert short.get("a").model.dtype == torch.bfloat16
+    made = [models.get("a").pictures("a red apple", seed=1, steps=1)[0] for models in (plain, short)]
+    assert [picture.record.precision for picture in made] == ["float32", "bf16"]
+    assert Models.of(Settings(tmp_path, device="cpu", precision="bf16")).dtype == torch.bfloat16
+    with pytest.raises(InputError, match="precision is 'int8'"):
+        Models(files, None, "cpu", None, precision="int8")
 
 
 def test_limits_are_decided_before_work(desk: Desk) -> None:

@@ -70,15 +70,18 @@ def _fill(module: nn.Module, pieces: list[Piece], device: torch.device, dtype: t
     state: dict[str, Tensor] = {}
     for name, (piece, source) in homes(pieces).items():
         value = source.take(piece.file.tensor(source.name))
-        wanted = dtype if dtype is not None and value.is_floating_point() else value.dtype
-        state[name] = placed_in(value, device, wanted)
+        state[name] = placed_in(value, device, dtype)
         if state[name].data_ptr() != value.data_ptr():
             piece.file.forget(source.name)
     module.load_state_dict(state, assign=True)
 
 
-def placed_in(value: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """The stored tensor where it is to work; what must be copied anyway lies as the kernels like it."""
+def placed_in(value: Tensor, device: torch.device, dtype: torch.dtype | None) -> Tensor:
+    """The stored tensor where it is to work, floats in `dtype`, None for as they are; what must be copied
+    anyway lies as the kernels like it.
+    """
+    if dtype is None or not value.is_floating_point():
+        dtype = value.dtype
     if (value.device.type, value.dtype) == (device.type, dtype):
         return value
     form = torch.channels_last if value.ndim == 4 else torch.preserve_format

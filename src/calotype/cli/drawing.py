@@ -64,7 +64,6 @@ def draw(
     with clock.stage("imports"):
         from calotype.checkpoints import shelf
         from calotype.models.compiling import check_compiler, compile_networks
-        from calotype.models.precision import chosen, reduced
         from calotype.tasks import picture as files
         from calotype.tasks.finish import guarded
         from calotype.tasks.generate import Drawn
@@ -79,9 +78,7 @@ def draw(
         files.check_writable([*sheets, *animations])
         set_threads(threads)
         place = pick_device(device)
-        dtype = chosen(precision, place)
-        if dtype.itemsize < 4 and reduced(place) is None:
-            print(NO_UNITS, file=sys.stderr)
+        dtype = in_precision(precision, place)
         path = shelf.find(request.model, fetch=not offline)
         if probe:
             prediction = _probe(path, place, prediction, vae)
@@ -135,6 +132,16 @@ def draw(
         for path in animations:
             files.write_animation(path, images, places.fps)
             print(path)
+
+
+def in_precision(name: str | None, place: torch.device) -> torch.dtype:
+    """What networks are to compute in; told to the person where the device has no units for it."""
+    from calotype.models.precision import chosen, reduced
+
+    dtype = chosen(name, place)
+    if dtype.itemsize < 4 and reduced(place) is None:
+        print(NO_UNITS, file=sys.stderr)
+    return dtype
 
 
 def _offload(

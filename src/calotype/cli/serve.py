@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from calotype.cli import safety as guards
+from calotype.cli.drawing import in_precision
 from calotype.errors import InputError
 
 TOKEN = "CALOTYPE_TOKEN"
@@ -44,6 +45,10 @@ def serve(
     offload: Annotated[
         bool, typer.Option("--offload", help="A model's networks on the device one at a time: less memory.")
     ] = False,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="Of networks that draw: float32, bf16, fp16. Default: bf16 on a GPU that has it."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: torch's choice.")] = None,
     replicas: Annotated[
         int | None,
@@ -83,6 +88,7 @@ def serve(
     try:
         from calotype.server.run import serve
         from calotype.server.settings import Limits, Settings
+        from calotype.tasks.studio import pick_device
     except ModuleNotFoundError as error:
         raise InputError(
             f"`calotype serve` needs {error.name}; install it with pip install 'calotype[server]'."
@@ -99,6 +105,7 @@ def serve(
     for name, value in chosen.items():
         if value < 1:
             raise InputError(f"The limit of {name} is {value}; give a number of at least 1.")
+    in_precision(precision, pick_device(device))
     settings = Settings(
         data=(data or _data_folder()).expanduser(),
         models=_models(model or []),
@@ -109,6 +116,7 @@ def serve(
         memory=None if memory is None else int(memory * 1e9),
         device=device,
         offload=offload,
+        precision=precision,
         threads=threads,
         replicas=replicas,
         verbose=verbose,

@@ -55,7 +55,10 @@ class Known:
 class Models:
     """Loads models by name under a memory budget; the least recently used leaves first.
 
-    Raises CheckpointError where a file is no model, InputError where there is none at all.
+    precision  what the networks of those that draw compute in; None for what suits the device
+
+    Raises CheckpointError where a file is no model, InputError where there is none at all, and no such
+    precision or device.
     """
 
     def __init__(
@@ -68,18 +71,20 @@ class Models:
         folder: Path | None = None,
         *,
         offload: bool = False,
+        precision: str | None = None,
     ) -> None:
         self.offload = offload
+        self.device = pick_device(device)
+        self.dtype = chosen(precision, self.device)
         self.safety = Safety() if safety is None else safety
         self.addons = Addons(folder)
-        self.known = {name: _known(name, path, offload) for name, path in files.items()}
+        self.known = {name: _known(name, path, offload, self.dtype) for name, path in files.items()}
         if not self.known:
             raise InputError("There is no model to serve; name one with --model.")
         drawing = [name for name, known in self.known.items() if known.kind == "draw"]
         first = "icons" if "icons" in drawing else next(iter([*drawing, *self.known]))
         self.default = default or first
         self.named(self.default)
-        self.device = pick_device(device)
         self.budget = half_of_memory(self.device) if memory is None else memory
         self._loaded: OrderedDict[str, Studio | PixelDiffusion] = OrderedDict()
         self._beside: dict[str, dict[str, int]] = {}
@@ -89,8 +94,8 @@ class Models:
     def of(cls, settings: Settings) -> Models:
         """Those of a server: what is shipped, and what its owner named."""
         files = {**shelf.shipped(), **settings.models}
-        chosen = (settings.default, settings.device, settings.memory, settings.safety, settings.folder)
-        return cls(files, *chosen, offload=settings.offload)
+        told = (settings.default, settings.device, settings.memory, settings.safety, settings.folder)
+        return cls(files, *told, offload=settings.offload, precision=settings.precision)
 
     def named(self, name: str) -> Known:
         """Refusal (404) where there is none of that name."""
@@ -212,9 +217,8 @@ class Models:
             if known.kind == "restore":
                 self._loaded[name] = native.load_pixel(known.path, self.device)
             else:
-                dtype = chosen(None, self.device)
-                one_by_one = Offload(self.device, dtype) if self.offload else None
-                model = shelf.load(known.path, self.device, dtype, offload=one_by_one)
+                one_by_one = Offload(self.device, self.dtype) if self.offload else None
+                model = shelf.load(known.path, self.device, self.dtype, offload=one_by_one)
                 self._loaded[name] = Studio(model, name, self.safety)
             return self._loaded[name]
 
@@ -237,7 +241,7 @@ def half_of_memory(device: torch.device) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-def _known(name: str, path: Path, offload: bool) -> Known:
+def _known(name: str, path: Path, offload: bool, dtype: torch.dtype) -> Known:
     config: ModelConfig | PixelConfig
     if path.is_file() and open_weights(path).metadata.get("kind") == native.PIXEL:
         said = native.describe(path)
@@ -251,7 +255,9 @@ def _known(name: str, path: Path, offload: bool) -> Known:
             shapes = (source.shape for piece in found.pieces for source in piece.sources.values())
             parameters = sum(math.prod(shape) for shape in shapes)
     changed = path.stat().st_mtime if path.exists() else time.time()
+    if isinstance(config, PixelConfig):  # restores in float32
+        return Known(name, path, config, parameters, 4 * parameters, changed)
     at_once = parameters
-    if offload and isinstance(config, ModelConfig):
+    if offload:
         at_once = max(sum(map(math.prod, shapes.values())) for shapes in wanted(config).values())
-    return Known(name, path, config, parameters, 4 * at_once, changed)
+    return Known(name, path, config, parameters, dtype.itemsize * at_once, changed)

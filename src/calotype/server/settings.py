@@ -57,6 +57,7 @@ class Settings:
     verbose   whether prompts appear in the log
     safety    the content check, the block list, what pictures tell of themselves
     offload   whether a model's networks come to the device one at a time
+    precision of the networks that draw: float32, bf16, fp16; None for what suits the device
     folder    where LoRAs, textual inversions and ControlNets lie that clients may name; None for none
     """
 
@@ -74,6 +75,7 @@ class Settings:
     safety: Safety = field(default_factory=Safety)
     folder: Path | None = None
     offload: bool = False
+    precision: str | None = None
 
     @property
     def shipped(self) -> bool:
