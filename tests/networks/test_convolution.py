@@ -6,6 +6,8 @@ import torch.nn.functional as F
 
 from calotype.networks import convolution
 from calotype.networks.convolution import Conv3x3, winograd
+from calotype.networks.layers import Upsample
+from calotype.networks.lora import Adapter, LowRank
 
 
 @pytest.mark.parametrize("size", [(16, 10), (15, 9), (2, 2), (1, 3)])
@@ -24,6 +26,36 @@ def test_it_is_the_plain_convolution(
     bias = normal(7) if biased else None
     plain = F.conv2d(x, weight, bias, padding=1)
     assert (winograd(x, weight, bias) - plain).abs().max() <= 1e-13 * plain.abs().max()
+
+
+@pytest.mark.parametrize("size", [(8, 5), (3, 3), (1, 2)])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_of_a_doubled_map_it_is_the_plain_convolution(
+    size: tuple[int, int], layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convolution, "BLOCK_TILES", 12)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 5, *size, generator=generator, dtype=torch.float64).to(memory_format=layout)
+    weight = torch.randn(7, 5, 3, 3, generator=generator, dtype=torch.float64).to(memory_format=layout)
+    bias = torch.randn(7, generator=generator, dtype=torch.float64)
+    plain = F.conv2d(F.interpolate(x, scale_factor=2.0, mode="nearest"), weight, bias, padding=1)
+    assert (winograd(x, weight, bias, doubled=True) - plain).abs().max() <= 1e-13 * plain.abs().max()
+
+
+@torch.no_grad()
+def test_doubling_goes_by_it_and_a_lora_beside_the_layer_is_heard() -> None:
+    torch.manual_seed(0)
+    up, x = Upsample(64), torch.randn(1, 64, 8, 9)
+    plain = F.conv2d(F.interpolate(x, scale_factor=2.0), up.conv.weight, up.conv.bias, padding=1)
+    assert 0 < (up(x) - plain).abs().max() <= 1e-5 * plain.abs().max()
+    change = LowRank(torch.randn(2, 64, 3, 3), torch.randn(64, 2), 0.1)
+    merged, live = Adapter(up), Adapter(up)
+    merged.apply([({"conv": change}, 1.0)])
+    wanted = up(x)
+    merged.remove()
+    live.apply([({"conv": change}, 1.0)], live=True)
+    assert (up(x) - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+    assert (wanted - plain).abs().max() > 0.1
 
 
 def test_in_float32_its_rounding_is_of_the_plain_ones_size() -> None:

@@ -86,12 +86,9 @@ class Level(nn.Module):
         )
         self.resample = resample
 
-    def forward(self, x: Tensor) -> Tensor:
-        for block in self.blocks:
-            x = block(x)
-        if self.resample is not None:
-            x = self.resample(x)
-        return x
+    def layers(self) -> list[nn.Module]:
+        """In their order: run one by one by the network, so that no map outlives the layer that reads it."""
+        return [*self.blocks, *([] if self.resample is None else [self.resample])]
 
 
 class Encoder(nn.Module):
@@ -118,7 +115,9 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.enter(x)
         for level in self.levels:
-            x = level(x)
+            assert isinstance(level, Level)
+            for layer in level.layers():
+                x = layer(x)
         y: Tensor = self.leave(self.norm(self.middle(x)))
         return y
 
@@ -147,7 +146,9 @@ class Decoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.middle(self.enter(x))
         for level in self.levels:
-            x = level(x)
+            assert isinstance(level, Level)
+            for layer in level.layers():
+                x = layer(x)
         y: Tensor = self.leave(self.norm(x))
         return y
 

@@ -36,7 +36,8 @@ class ResidualBlock(nn.Module):
         h: Tensor = self.conv1(self.norm1(x))
         if self.embed is not None:
             h = h + self.embed(embedding)[:, :, None, None]  # (B C') -> (B C' 1 1)
-        h = self.conv2(self.norm2(h))
+        h = self.norm2(h)  # by itself: what went in need not be kept while the convolution works
+        h = self.conv2(h)
         return h + (x if self.skip is None else self.skip(x))
 
 
@@ -69,8 +70,11 @@ class Upsample(nn.Module):
         self.conv = Conv3x3(channels, channels)
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        x = F.interpolate(x, size=size, scale_factor=2.0 if size is None else None, mode="nearest")
-        y: Tensor = self.conv(x)
+        height, width = x.shape[-2:]
+        doubled = (2 * height, 2 * width)
+        if size in (None, doubled) and isinstance(self.conv, Conv3x3):  # else a LoRA is beside it
+            return self.conv.of_doubled(x)
+        y: Tensor = self.conv(F.interpolate(x, size=size or doubled, mode="nearest"))
         return y
 
 

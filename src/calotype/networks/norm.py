@@ -40,8 +40,24 @@ def channels_last_norm(
     if len(x) == 1:  # whose stride from row to row may be any, by which PyTorch's kernel would misjudge it
         channels, height, width = x.shape[1:]
         x = x.as_strided(x.shape, (channels * height * width, 1, width * channels, channels))
-    y: Tensor = _ChannelsLastNorm.apply(x, weight, bias, groups, eps, silu)  # type: ignore[no-untyped-call]
-    return y
+    if not torch.is_grad_enabled():
+        y = _normed(x, weight, bias, groups, eps)[0]
+        return F.silu(y, inplace=True) if silu else y  # in place: a decoder's maps are hundreds of MB
+    made: Tensor = _ChannelsLastNorm.apply(x, weight, bias, groups, eps, silu)  # type: ignore[no-untyped-call]
+    return made
+
+
+def _normed(
+    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalised (B C H W), channels-last; mean and 1/deviation (B groups)."""
+    batch, channels, height, width = x.shape
+    pixels = height * width
+    detour = pixels < 1024 and channels // groups < 16  # where the channels-last kernel is slowest
+    y, mean, rstd = torch.native_group_norm(
+        x.contiguous() if detour else x, weight, bias, batch, channels, pixels, groups, eps
+    )
+    return y.contiguous(memory_format=torch.channels_last), mean, rstd
 
 
 class _ChannelsLastNorm(torch.autograd.Function):
@@ -51,13 +67,7 @@ class _ChannelsLastNorm(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool
     ) -> Tensor:
-        batch, channels, height, width = x.shape
-        pixels = height * width
-        detour = pixels < 1024 and channels // groups < 16  # where the channels-last kernel is slowest
-        y, mean, rstd = torch.native_group_norm(
-            x.contiguous() if detour else x, weight, bias, batch, channels, pixels, groups, eps
-        )  # y (B C H W), mean and rstd (B groups)
-        y = y.contiguous(memory_format=torch.channels_last)
+        y, mean, rstd = _normed(x, weight, bias, groups, eps)
         ctx.save_for_backward(x, weight, mean, rstd, *([y] if silu else []))
         ctx.silu = silu
         return F.silu(y) if silu else y

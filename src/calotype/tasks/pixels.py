@@ -11,11 +11,14 @@ from torch import Tensor
 
 from calotype.checkpoints import memory
 from calotype.diffusion.windows import Windows, mapped
+from calotype.models.allocation import give_back
 from calotype.models.latent_diffusion import LatentDiffusion
 from calotype.tasks.request import ResolvedRequest
 
 LEAST = 16
 """Latents a side of the smallest windows in which a decoder still sees enough around each."""
+LARGE = 2**28
+"""Bytes of an autoencoder's maps beside which taking the U-Net's memory anew, afterwards, is little work."""
 
 
 def windows_of(model: LatentDiffusion, request: ResolvedRequest) -> Windows | None:
@@ -36,6 +39,7 @@ def windows_of(model: LatentDiffusion, request: ResolvedRequest) -> Windows | No
 def encode_pixels(model: LatentDiffusion, pixels: Tensor, windows: Windows | None) -> Tensor:
     """(B 3 H W) in [-1, 1], sides multiples of the model's factor -> latents (B C h w) in float32."""
     model.bring("autoencoder")
+    _make_room(model, pixels.shape[-2] * pixels.shape[-1])
 
     def encode(part: Tensor) -> Tensor:
         return model.autoencoder.encode(part.to(model.device, model.dtype)).mode().float()
@@ -50,6 +54,7 @@ def decode(model: LatentDiffusion, latents: Tensor, windows: Windows | None = No
     Where the whole at once turns out to be too much for the memory, windows are tried, ever smaller ones.
     """
     model.bring("autoencoder")
+    _make_room(model, latents.shape[-2] * latents.shape[-1] * model.config.factor**2)
     weight = next(model.autoencoder.parameters(), latents)
 
     def whole(part: Tensor) -> Tensor:
@@ -65,6 +70,11 @@ def decode(model: LatentDiffusion, latents: Tensor, windows: Windows | None = No
             if not (_out_of_memory(error) and smaller):
                 raise
         windows = smaller.pop(0)  # outside of the handler, whose traceback holds on to the maps
+
+
+def _make_room(model: LatentDiffusion, pixels: int) -> None:
+    if model.device.type == "cpu" and memory.decoding(model.config, pixels) >= LARGE:
+        give_back()
 
 
 def fitting(model: LatentDiffusion, height: int, width: int) -> Windows | None:
