@@ -1,6 +1,8 @@
 """The shipped model draws, draws the same again, and draws each picture as if it were alone."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -12,6 +14,11 @@ from calotype.checkpoints import native, shelf
 from calotype.cli import main as cli
 from calotype.diffusion.samplers import SAMPLERS
 from calotype.tasks import picture as files
+
+
+def some(names: Iterable[str], *quick: str) -> list[Any]:
+    """All of the names, those that are not `quick` with the long tests only."""
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.verify) for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +68,7 @@ COLOURS = {"red": (0, 24), "green": (70, 110), "blue": (135, 175), "purple": (18
 """Hues of Pillow's HSV, 0 to 255."""
 
 
-@pytest.mark.parametrize("colour", COLOURS)
+@pytest.mark.parametrize("colour", some(COLOURS, "red", "blue"))
 def test_the_picture_listens_to_its_colour_word(studio: calotype.Studio, colour: str) -> None:
     low, high = COLOURS[colour]
     right = 0
@@ -82,7 +89,7 @@ def test_the_command_and_its_replay(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert files.read(path)[1].model_name == "icons"
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", some(SAMPLERS, "euler_a", "dpmpp_sde"))
 def test_pixels_do_not_depend_on_company(studio: calotype.Studio, sampler: str) -> None:
     prompts = ["a red apple", "a green car", "一个红苹果"]
     among = studio.pictures(prompts, seed=3, steps=4, sampler=sampler)
