@@ -1,7 +1,7 @@
 """Calotype beside diffusers on one file of weights: Stable Diffusion 1.5's shape, random numbers.
 
     python benchmarks/speed.py [--size 512] [--rounds 2] [--threads 2] [--dtype float32] [--weights FOLDER]
-        [--busy]
+        [--busy] [--cpp PYTHON]
 
 Each side is a process of its own, asked alternately for the same work, so that what slows the machine slows
 both; of each figure the best of all rounds is taken. `load` ends where the first step could begin: weights
@@ -9,6 +9,8 @@ there, prompt encoded; `first` is that step, which finds memory cold. diffusers 
 better of its two memory layouts. A whole picture is reckoned from its parts: 20 guided steps and the decoder.
 Peak memory is the process' VmHWM, mapped pages of the file included. On a machine that others use, `--busy`
 counts the seconds of processor time that each side takes instead of the clock's; best with one thread.
+`--cpp` names an interpreter that has `stable-diffusion-cpp-python`, and makes stable-diffusion.cpp the third
+side: a step of it is half of what pictures of three steps and of one differ by.
 """
 
 from __future__ import annotations
@@ -180,16 +182,7 @@ def work(
 class Worker:
     """A side's process, as the one who asks sees it."""
 
-    def __init__(self, name: str, given: argparse.Namespace, place: Path) -> None:
-        options = [
-            str(place),
-            str(given.size),
-            str(given.threads),
-            given.dtype,
-            given.device,
-            str(given.busy),
-        ]
-        command = [sys.executable, __file__, "--side", name, *options]
+    def __init__(self, command: list[str]) -> None:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._answer("ready")
 
@@ -205,6 +198,33 @@ class Worker:
             if text == wanted or (wanted is None and re.fullmatch(r"[\d.e+-]+", text)):
                 return text
         raise SystemExit("a side ended before its work was done")
+
+
+class Third:
+    """stable-diffusion.cpp, which is asked for whole pictures only."""
+
+    def __init__(self, given: argparse.Namespace, place: Path) -> None:
+        side = Path(__file__).with_name("speed_cpp.py")
+        self.worker = Worker([given.cpp, str(side), str(place / FILE), str(given.size), str(given.threads)])
+        self.load = self.worker("load")
+        self.one: list[float] = []
+        self.three: list[float] = []
+
+    def draw(self) -> None:
+        self.one.append(self.worker("1"))
+        self.three.append(self.worker("3"))
+
+    def beside(self, ours: dict[str, float], peak: float) -> dict[str, Any]:
+        """Its best seconds, and their ratios to Calotype's."""
+        step = (min(self.three) - min(self.one)) / 2
+        took = {"load": self.load, "step": step, "picture": min(self.one) + (STEPS - 1) * step}
+        high = self.worker("peak")
+        return {
+            "stable-diffusion.cpp, best seconds": {word: round(s, 3) for word, s in took.items()},
+            "ratio, stable-diffusion.cpp/calotype": {w: round(s / ours[w], 3) for w, s in took.items()},
+            "stable-diffusion.cpp, peak GB": round(high / 1e9, 2),
+            "peak ratio, calotype/stable-diffusion.cpp": round(peak / high, 3),
+        }
 
 
 def rate(dtype: torch.dtype, device: str, busy: bool, seconds: float = 2.0) -> float:
@@ -237,7 +257,9 @@ def measure(given: argparse.Namespace, place: Path) -> dict[str, Any]:
     """Everything, the two sides by turns."""
     dtype = getattr(torch, given.dtype)
     (place / FILE).read_bytes()  # so that neither side finds the disk cold
-    workers = {name: Worker(name, given, place) for name in SIDES}
+    options = [str(place), str(given.size), str(given.threads), given.dtype, given.device, str(given.busy)]
+    workers = {name: Worker([sys.executable, __file__, "--side", name, *options]) for name in SIDES}
+    third = Third(given, place) if given.cpp else None
     seconds: dict[str, dict[str, list[float]]] = {name: {} for name in SIDES}
 
     def ask(word: str, names: list[str], called: str | None = None) -> None:
@@ -259,6 +281,8 @@ def measure(given: argparse.Namespace, place: Path) -> dict[str, Any]:
         names = list(SIDES) if turn % 2 else list(SIDES)[::-1]
         for word in ("step", "decode", "encode"):
             ask(word, names)
+        if third is not None:
+            third.draw()
     peak = {name: workers[name]("peak") for name in SIDES}
     best = {name: {word: min(took) for word, took in told.items()} for name, told in seconds.items()}
     for told in best.values():
@@ -282,6 +306,7 @@ def measure(given: argparse.Namespace, place: Path) -> dict[str, Any]:
         "peak ratio, calotype/diffusers": round(peak["calotype"] / peak["diffusers"], 3),
         "matmul TFLOP/s": round(measured / 1e12, 4),
         "share of it in a step": {n: round(flops(given.size) / best[n]["step"] / measured, 3) for n in SIDES},
+        **({} if third is None else third.beside(best["calotype"], peak["calotype"])),
     }
 
 
@@ -302,6 +327,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--weights", type=Path, help="a folder to keep them in; default: a temporary one")
     parser.add_argument("--busy", action="store_true", help="count processor time")
+    parser.add_argument("--cpp", help="an interpreter that has stable-diffusion-cpp-python")
     parser.add_argument("--side", nargs=7, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
