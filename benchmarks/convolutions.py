@@ -39,6 +39,10 @@ def seconds(call: Callable[[], Tensor], times: int = 3) -> float:
     return min(found)
 
 
+def told(layer: str, plain: float, ours: float) -> None:
+    print(f"{layer}: oneDNN {plain:.3f} s, Winograd {ours:.3f} s, ratio {plain / ours:.2f}", flush=True)
+
+
 @torch.no_grad()
 def main() -> None:
     torch.set_num_threads(1)
@@ -49,22 +53,14 @@ def main() -> None:
         bias = torch.randn(out)
         plain = seconds(lambda: F.conv2d(x, weight, bias, padding=1))  # noqa: B023
         ours = seconds(lambda: winograd(x, weight, bias))  # noqa: B023
-        print(
-            f"{pictures}x{side}x{side}, {channels} to {out}: oneDNN {plain:.3f} s, Winograd {ours:.3f} s, "
-            f"ratio {plain / ours:.2f}",
-            flush=True,
-        )
+        told(f"{pictures}x{side}x{side}, {channels} to {out}", plain, ours)
     for pictures, channels, side in DOUBLED:
         x = torch.randn(pictures, channels, side, side).to(memory_format=torch.channels_last)
         weight = torch.randn(channels, channels, 3, 3).to(memory_format=torch.channels_last)
         bias = torch.randn(channels)
         plain = seconds(lambda: F.conv2d(F.interpolate(x, scale_factor=2.0), weight, bias, padding=1))  # noqa: B023
         ours = seconds(lambda: winograd(x, weight, bias, doubled=True))  # noqa: B023
-        print(
-            f"{pictures}x{side}x{side} doubled, {channels}: oneDNN {plain:.3f} s, Winograd {ours:.3f} s, "
-            f"ratio {plain / ours:.2f}",
-            flush=True,
-        )
+        told(f"{pictures}x{side}x{side} doubled, {channels}", plain, ours)
 
 
 if __name__ == "__main__":

@@ -112,29 +112,27 @@ def speeds(batch: int, rounds: int, steps: int, precision: str) -> dict[str, Any
     return found
 
 
-def trained(
-    names: list[str], folder: Path, out: Path, minutes: float, batch: int, precision: str, samples: int
-) -> dict[str, Any]:
-    """Train each for so long, its latents computed before, and measure `samples` pictures that it draws."""
+def trained(given: argparse.Namespace) -> dict[str, Any]:
+    """Train each for so long, its latents computed before, and measure what it draws."""
     from calotype.cli.evaluate import drawing
     from calotype.training.api import complete
 
     own = shelf.shipped()["icons"]
     found: dict[str, Any] = {}
-    for name in names:
+    for name in given.train:
         config = models()[name]
         recipe = dataclasses.replace(
             icons_diffusion(),
             steps=10**6,
-            batch=batch,
+            batch=given.batch,
             decay="constant",
             rewording=0.0,
-            precision=precision,  # type: ignore[arg-type]
+            precision=given.precision,  # type: ignore[arg-type]
             sample_every=0,
             evaluate_every=0,
         )
-        data = read_data(folder, config.size, strict=False, watch=lambda *_: None)
-        plan = Plan(out / name.replace(", ", "-").replace(" ", "-"), minutes=minutes)
+        data = read_data(given.folder, config.size, strict=False, watch=lambda *_: None)
+        plan = Plan(given.out / name.replace(", ", "-").replace(" ", "-"), minutes=given.minutes)
         coder = own if config.autoencoder is not None else None
         run = prepare_diffusion(
             recipe, config, data, plan, autoencoder=coder, text_encoder=own, watch=lambda *_: None
@@ -143,9 +141,9 @@ def trained(
         path = plan.folder / "model.safetensors"
         figures = evaluate(
             path,
-            folder,
-            samples=samples,
-            count=samples,
+            given.folder,
+            samples=given.samples,
+            count=given.samples,
             draw=drawing(path, []),
             out=plan.folder / "figures.json",
         )
@@ -174,16 +172,7 @@ def main() -> None:
     found = speeds(given.batch, given.rounds, given.steps, given.precision)
     print(json.dumps(found, indent=1), flush=True)
     if given.folder is not None:
-        made = trained(
-            list(given.train),
-            given.folder,
-            given.out,
-            given.minutes,
-            given.batch,
-            given.precision,
-            given.samples,
-        )
-        print(json.dumps(made, indent=1))
+        print(json.dumps(trained(given), indent=1))
 
 
 if __name__ == "__main__":

@@ -140,6 +140,13 @@ class Theirs:
 SIDES: dict[str, Callable[[], Ours | Theirs]] = {"calotype": Ours, "diffusers": Theirs}
 
 
+def highest(process: int | str) -> int:
+    """A process' VmHWM in bytes."""
+    high = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process}/status").read_text())
+    assert high is not None
+    return int(high[1]) * 1024
+
+
 def work(
     name: str, place: Path, size: int, threads: int, dtype: torch.dtype, device: str, busy: bool
 ) -> None:
@@ -161,10 +168,7 @@ def work(
         word = line.strip()
         start = clock()
         if word == "peak":
-            status = Path("/proc/self/status").read_text()
-            high = re.search(r"VmHWM:\s+(\d+)", status)
-            assert high is not None
-            found = int(high[1]) * 1024 if device == "cpu" else torch.cuda.max_memory_allocated()
+            found = highest("self") if device == "cpu" else torch.cuda.max_memory_allocated()
             print(found, flush=True)
             continue
         if word == "load":
@@ -205,7 +209,8 @@ class Third:
 
     def __init__(self, given: argparse.Namespace, place: Path) -> None:
         side = Path(__file__).with_name("speed_cpp.py")
-        self.worker = Worker([given.cpp, str(side), str(place / FILE), str(given.size), str(given.threads)])
+        told = [str(place / FILE), str(given.size), str(given.threads), PROMPT, str(GUIDANCE)]
+        self.worker = Worker([given.cpp, str(side), *told])
         self.load = self.worker("load")
         self.one: list[float] = []
         self.three: list[float] = []
@@ -218,7 +223,7 @@ class Third:
         """Its best seconds, and their ratios to Calotype's."""
         step = (min(self.three) - min(self.one)) / 2
         took = {"load": self.load, "step": step, "picture": min(self.one) + (STEPS - 1) * step}
-        high = self.worker("peak")
+        high = highest(self.worker.process.pid)
         return {
             "stable-diffusion.cpp, best seconds": {word: round(s, 3) for word, s in took.items()},
             "ratio, stable-diffusion.cpp/calotype": {w: round(s / ours[w], 3) for w, s in took.items()},

@@ -19,21 +19,15 @@ from torch import Tensor
 import calotype
 from calotype.checkpoints import native, shelf
 from calotype.evaluation.features import Features
+from calotype.evaluation.intervals import of_mean
 from calotype.evaluation.kid import kid
 
 COUNT = 64
 
 
-def alignment(drawn: Tensor, style: Tensor) -> list[float]:
+def alignment(drawn: Tensor, style: Tensor) -> Tensor:
     """Each drawn picture's (N D) mean cosine with the style's held-out pictures (M D)."""
-    return (F.normalize(drawn, dim=1) @ F.normalize(style, dim=1).T).mean(1).tolist()
-
-
-def interval(gains: np.ndarray) -> tuple[float, float]:
-    """95 % of the mean, by 10,000 resamplings of the pictures."""
-    random = np.random.default_rng(0)
-    means = random.choice(gains, (10_000, len(gains))).mean(1)
-    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+    return (F.normalize(drawn, dim=1) @ F.normalize(style, dim=1).T).mean(1)
 
 
 def main(lora: Path, folder: Path, sheet: Path) -> None:
@@ -50,14 +44,14 @@ def main(lora: Path, folder: Path, sheet: Path) -> None:
     features = Features()
     style = features(torch.from_numpy(pictures).permute(0, 3, 1, 2))  # (N H W 3) -> (N 3 H W)
     found = {name: features(torch.stack([as_tensor(p) for p in drawn])) for name, drawn in rows.items()}
-    aligned = {name: np.array(alignment(drawn, style)) for name, drawn in found.items()}
+    aligned = {name: alignment(drawn, style) for name, drawn in found.items()}
     own = F.normalize(style, dim=1)
     ceiling = float(((own @ own.T).sum() - len(own)) / (len(own) * (len(own) - 1)))
     pairs = {name: F.cosine_similarity(drawn, style[:COUNT]).mean().item() for name, drawn in found.items()}
     told = {
         "pictures": COUNT,
         "alignment": {name: round(float(values.mean()), 4) for name, values in aligned.items()},
-        "gain_95": [round(end, 4) for end in interval(aligned["with"] - aligned["without"])],
+        "gain_95": [round(end, 4) for end in of_mean(aligned["with"] - aligned["without"])],
         "ceiling": round(ceiling, 4),
         "same_concept": {name: round(value, 4) for name, value in pairs.items()},
         "kid": {name: round(kid(drawn, style)["kid"], 4) for name, drawn in found.items()},

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from calotype.checkpoints.found import Found, Piece, homes, misfit
+from calotype.checkpoints.weights import WeightsFile
 from calotype.errors import CheckpointError, InputError
 from calotype.models.latent_diffusion import LatentDiffusion, build, unfilled
 from calotype.models.offload import Fill, Offload
@@ -70,19 +71,21 @@ def _fill(module: nn.Module, pieces: list[Piece], device: torch.device, dtype: t
     state: dict[str, Tensor] = {}
     for name, (piece, source) in homes(pieces).items():
         value = source.take(piece.file.tensor(source.name))
-        state[name] = placed_in(value, device, dtype)
-        if state[name].data_ptr() != value.data_ptr():
-            piece.file.forget(source.name)
+        state[name] = taken(piece.file, source.name, value, device, dtype)
     module.load_state_dict(state, assign=True)
 
 
-def placed_in(value: Tensor, device: torch.device, dtype: torch.dtype | None) -> Tensor:
-    """The stored tensor where it is to work, floats in `dtype`, None for as they are; what must be copied
-    anyway lies as the kernels like it.
+def taken(
+    file: WeightsFile, name: str, value: Tensor, device: torch.device, dtype: torch.dtype | None
+) -> Tensor:
+    """`value`, read as `name`, where it is to work, floats in `dtype`, None for as they are; what must be
+    copied anyway lies as the kernels like it, and its pages of the file leave memory.
     """
     if dtype is None or not value.is_floating_point():
         dtype = value.dtype
     if (value.device.type, value.dtype) == (device.type, dtype):
         return value
     form = torch.channels_last if value.ndim == 4 else torch.preserve_format
-    return value.to(device, dtype, memory_format=form)
+    working = value.to(device, dtype, memory_format=form)
+    file.forget(name)
+    return working

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from calotype import __version__
-from calotype.checkpoints.loading import placed, placed_in
+from calotype.checkpoints.loading import placed, taken
 from calotype.checkpoints.native_file import PARTS, PIXEL, FileInfo, NativeFile, describe, latent_config
 from calotype.checkpoints.weights import as_dtype, some, write_safetensors
 from calotype.conditioning.text import TextEncoder
@@ -179,10 +179,9 @@ def _filling(
         state = {}
         for name in stored:
             value = file.weights.tensor(name)
-            working = placed_in(value, torch.device(device), dtype)
-            if working.data_ptr() != value.data_ptr():
-                file.weights.forget(name)
-            state[name.removeprefix(part + ".")] = working
+            state[name.removeprefix(part + ".")] = taken(
+                file.weights, name, value, torch.device(device), dtype
+            )
         module.load_state_dict(state, assign=True)
 
     return fill

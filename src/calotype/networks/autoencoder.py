@@ -3,6 +3,7 @@
 It owns the latents' scale and shift: everything outside sees latents of about unit variance.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -86,9 +87,14 @@ class Level(nn.Module):
         )
         self.resample = resample
 
-    def layers(self) -> list[nn.Module]:
-        """In their order: run one by one by the network, so that no map outlives the layer that reads it."""
-        return [*self.blocks, *([] if self.resample is None else [self.resample])]
+
+def in_order(levels: nn.ModuleList) -> Iterator[nn.Module]:
+    """The layers of levels, to be run one by one, so that no map outlives the layer that reads it."""
+    for level in levels:
+        assert isinstance(level, Level)
+        yield from level.blocks
+        if level.resample is not None:
+            yield level.resample
 
 
 class Encoder(nn.Module):
@@ -114,10 +120,8 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.enter(x)
-        for level in self.levels:
-            assert isinstance(level, Level)
-            for layer in level.layers():
-                x = layer(x)
+        for layer in in_order(self.levels):
+            x = layer(x)
         y: Tensor = self.leave(self.norm(self.middle(x)))
         return y
 
@@ -145,10 +149,8 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.middle(self.enter(x))
-        for level in self.levels:
-            assert isinstance(level, Level)
-            for layer in level.layers():
-                x = layer(x)
+        for layer in in_order(self.levels):
+            x = layer(x)
         y: Tensor = self.leave(self.norm(x))
         return y
 

@@ -51,6 +51,11 @@ class Options:
     jacobian: bool = False
     ensemble: bool = False
 
+    @property
+    def passes_of_mean(self) -> int:
+        """Of the whole picture through the network, for the one-pass mean."""
+        return WAYS if self.ensemble else 1
+
     def __post_init__(self) -> None:
         for name, least in (("samples", 0), ("steps", 1), ("tile", 32), ("overlap", 0)):
             if getattr(self, name) < least:

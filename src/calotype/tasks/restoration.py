@@ -24,7 +24,6 @@ from calotype.tasks.noise_level import CameraNoise
 from calotype.tasks.photo_file import Photo
 from calotype.tasks.picture import KEY, write_png
 from calotype.tasks.places import shareable
-from calotype.tasks.posterior import WAYS
 from calotype.tasks.request import sentence
 from calotype.tasks.source import Source
 from calotype.tasks.uncertainty import heat_map
@@ -132,7 +131,7 @@ class Restoration(BaseModel):
     @property
     def passes(self) -> int:
         """Of the whole picture through the network."""
-        estimate = (WAYS if self.ensemble else 1) if self.task == "denoise" else self.steps
+        estimate = self.options().passes_of_mean if self.task == "denoise" else self.steps
         return self.drawn * self.steps or estimate
 
     @property

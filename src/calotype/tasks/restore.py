@@ -32,7 +32,6 @@ from calotype.tasks.noise_level import (
 from calotype.tasks.operators import Blur, Mask, downscaling, gaussian_blur
 from calotype.tasks.photo_file import Floats, Photo
 from calotype.tasks.posterior import (
-    WAYS,
     BandedNoise,
     Counter,
     Options,
@@ -141,7 +140,7 @@ def _denoise(
         # see is drawn, so that all in all it is white, as the model knows it.
         sigma = sigma * math.sqrt(3)
     sigma = min(max(sigma, model.config.sigma_min), model.config.sigma_max)
-    calls = Counter(watch, options.samples * options.steps or (WAYS if options.ensemble else 1))
+    calls = Counter(watch, options.samples * options.steps or options.passes_of_mean)
     denoiser = calls.counting(tiled(model, options))
     if options.ensemble:
         denoiser = ensemble(denoiser)
