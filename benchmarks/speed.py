@@ -1,7 +1,7 @@
 """Calotype beside diffusers on one file of weights: Stable Diffusion 1.5's shape, random numbers.
 
     python benchmarks/speed.py [--size 512] [--rounds 2] [--threads 2] [--dtype float32] [--weights FOLDER]
-        [--busy] [--cpp PYTHON]
+        [--busy] [--cpp PYTHON] [--once]
 
 Each side is a process of its own, asked alternately for the same work, so that what slows the machine slows
 both; of each figure the best of all rounds is taken. `load` ends where the first step could begin: weights
@@ -11,12 +11,15 @@ Peak memory is the process' VmHWM, mapped pages of the file included. On a machi
 counts the seconds of processor time that each side takes instead of the clock's; best with one thread.
 `--cpp` names an interpreter that has `stable-diffusion-cpp-python`, and makes stable-diffusion.cpp the third
 side: a step of it is half of what pictures of three steps and of one differ by.
+`--once` does something else: each side is a fresh process that draws one picture of one step, from file to
+pixels, as a person asks for it; of these the seconds and the peak memory are told.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import re
 import statistics
@@ -34,6 +37,7 @@ STEPS = 20
 GUIDANCE = 7.5
 PROMPT = "a photograph of an astronaut riding a horse"
 FILE, FOLDER = "sd15-fp16.safetensors", "sd15"
+PRECISIONS = {"float32": "float32", "bfloat16": "bf16", "float16": "fp16"}
 
 
 def write(place: Path) -> None:
@@ -95,7 +99,7 @@ class Ours:
 class Theirs:
     """diffusers' pipeline, its parts called as its `__call__` does."""
 
-    def load(self, place: Path, size: int, dtype: torch.dtype, device: str) -> None:
+    def open(self, place: Path, dtype: torch.dtype, device: str) -> None:
         from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
 
         self.pipe = StableDiffusionPipeline.from_single_file(
@@ -106,6 +110,9 @@ class Theirs:
             safety_checker=None,
         ).to(device)
         self.pipe.scheduler = EulerDiscreteScheduler.from_config(self.pipe.scheduler.config)
+
+    def load(self, place: Path, size: int, dtype: torch.dtype, device: str) -> None:
+        self.open(place, dtype, device)
         self.pipe.scheduler.set_timesteps(1000)
         self.times = iter(self.pipe.scheduler.timesteps)
         with torch.inference_mode():
@@ -232,6 +239,46 @@ class Third:
         }
 
 
+def draw_once(place: Path, size: int, threads: int, dtype: torch.dtype) -> None:
+    """diffusers' whole picture of one step, by its own pipeline."""
+    torch.set_num_threads(threads)
+    side = Theirs()
+    side.open(place, dtype, "cpu")
+    side.layout(channels_last=True)
+    side.pipe(PROMPT, height=size, width=size, num_inference_steps=1, guidance_scale=GUIDANCE)
+
+
+def once(given: argparse.Namespace, place: Path) -> dict[str, Any]:
+    """One picture by each side in a process of its own: seconds and peak memory."""
+    (place / FILE).read_bytes()  # so that neither side finds the disk cold
+    size, threads = str(given.size), str(given.threads)
+    with tempfile.TemporaryDirectory() as kept:
+        ours = [sys.executable, "-m", "calotype", "generate", PROMPT, "--model", str(place / FILE)]
+        ours += ["--size", size, "--steps", "1", "--guidance", str(GUIDANCE), "--sampler", "euler"]
+        ours += ["--device", "cpu", "--precision", PRECISIONS[given.dtype], "--threads", threads]
+        ours += ["--offline", "-o", f"{kept}/ours.png"]
+        theirs = [sys.executable, __file__, "--drawn-once", str(place), size, threads, given.dtype]
+        found: dict[str, dict[str, float]] = {}
+        for name, command in (("calotype", ours), ("diffusers", theirs)):
+            start = time.perf_counter()
+            process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": threads})
+            _, status, usage = os.wait4(process.pid, 0)
+            if status:
+                raise SystemExit(f"{name} did not draw")
+            found[name] = {
+                "seconds": round(time.perf_counter() - start, 2),
+                "peak GB": round(usage.ru_maxrss * 1024 / 1e9, 2),
+            }
+    mine, other = found["calotype"], found["diffusers"]
+    return {
+        "versions": {name: _version(name) for name in ("torch", "diffusers", "calotype")},
+        "size": given.size,
+        **found,
+        "ratio of seconds, diffusers/calotype": round(other["seconds"] / mine["seconds"], 3),
+        "peak ratio, calotype/diffusers": round(mine["peak GB"] / other["peak GB"], 3),
+    }
+
+
 def rate(dtype: torch.dtype, device: str, busy: bool, seconds: float = 2.0) -> float:
     """FLOP/s of a large matrix product."""
     clock = time.process_time if busy else time.perf_counter
@@ -333,6 +380,8 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="a folder to keep them in; default: a temporary one")
     parser.add_argument("--busy", action="store_true", help="count processor time")
     parser.add_argument("--cpp", help="an interpreter that has stable-diffusion-cpp-python")
+    parser.add_argument("--once", action="store_true", help="one whole picture of one step instead")
+    parser.add_argument("--drawn-once", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--side", nargs=7, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
@@ -340,13 +389,17 @@ def main() -> None:
         kind = getattr(torch, dtype)
         work(name, Path(place), int(size), int(threads), kind, device, busy == "True")
         return
+    if given.drawn_once:
+        folder, size, threads, dtype = given.drawn_once
+        draw_once(Path(folder), int(size), int(threads), getattr(torch, dtype))
+        return
     torch.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory() as temporary:
         place = given.weights or Path(temporary)
         place.mkdir(parents=True, exist_ok=True)
         if not (place / FILE).exists():
             write(place)
-        print(json.dumps(measure(given, place), indent=1))
+        print(json.dumps((once if given.once else measure)(given, place), indent=1))
 
 
 if __name__ == "__main__":
