@@ -12,13 +12,12 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from speed import FILE, FOLDER, write
+from speed import FILE, Theirs, weights
 from torch import Tensor
 
 TIMES = (10, 250, 900)
@@ -35,17 +34,10 @@ def ours(place: Path, dtype: torch.dtype) -> Run:
 
 def theirs(place: Path, dtype: torch.dtype) -> Run:
     """diffusers', with channels last, in which it is faster."""
-    from diffusers import StableDiffusionPipeline
-
-    pipe = StableDiffusionPipeline.from_single_file(
-        place / FILE,
-        config=str(place / FOLDER),
-        torch_dtype=dtype,
-        local_files_only=True,
-        safety_checker=None,
-    )
-    for part in (pipe.unet, pipe.vae):
-        part.to(memory_format=torch.channels_last)
+    side = Theirs()
+    side.open(place, dtype, "cpu")
+    side.layout(channels_last=True)
+    pipe = side.pipe
 
     def network(x: Tensor, time: Tensor, text: Tensor) -> Tensor:
         return pipe.unet(x, time, encoder_hidden_states=text).sample
@@ -109,11 +101,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="a folder to keep them in; default: a temporary one")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    with tempfile.TemporaryDirectory() as temporary:
-        place = given.weights or Path(temporary)
-        place.mkdir(parents=True, exist_ok=True)
-        if not (place / FILE).exists():
-            write(place)
+    with weights(given.weights) as place:
         print(json.dumps(measure(place, given.size, getattr(torch, given.dtype)), indent=1))
 
 

@@ -27,7 +27,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,17 @@ def write(place: Path) -> None:
     diffusers_writer.write(place / FOLDER, model, torch.float16, {})
     for weights in (place / FOLDER).glob("*/*.safetensors"):
         weights.unlink()
+
+
+@contextmanager
+def weights(folder: Path | None) -> Iterator[Path]:
+    """Where they lie: in the folder, made there if they are not yet, or for the while in a temporary one."""
+    with tempfile.TemporaryDirectory() as temporary:
+        place = folder or Path(temporary)
+        place.mkdir(parents=True, exist_ok=True)
+        if not (place / FILE).exists():
+            write(place)
+        yield place
 
 
 class Ours:
@@ -253,7 +265,6 @@ def draw_once(place: Path, size: int, threads: int, dtype: torch.dtype) -> None:
 
 def once(given: argparse.Namespace, place: Path) -> dict[str, Any]:
     """One picture by each side in a process of its own: seconds and peak memory."""
-    (place / FILE).read_bytes()  # so that neither side finds the disk cold
     size, threads = str(given.size), str(given.threads)
     with tempfile.TemporaryDirectory() as kept:
         ours = [sys.executable, "-m", "calotype", "generate", PROMPT, "--model", str(place / FILE)]
@@ -264,7 +275,7 @@ def once(given: argparse.Namespace, place: Path) -> dict[str, Any]:
         found: dict[str, dict[str, float]] = {}
         for name, command in (("calotype", ours), ("diffusers", theirs)):
             start = time.perf_counter()
-            process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": threads})
+            process = subprocess.Popen(command)
             _, status, usage = os.wait4(process.pid, 0)
             if status:
                 raise SystemExit(f"{name} did not draw")
@@ -311,7 +322,6 @@ def flops(size: int) -> float:
 def measure(given: argparse.Namespace, place: Path) -> dict[str, Any]:
     """Everything, the two sides by turns."""
     dtype = getattr(torch, given.dtype)
-    (place / FILE).read_bytes()  # so that neither side finds the disk cold
     options = [str(place), str(given.size), str(given.threads), given.dtype, given.device, str(given.busy)]
     workers = {name: Worker([sys.executable, __file__, "--side", name, *options]) for name in SIDES}
     third = Third(given, place) if given.cpp else None
@@ -402,11 +412,8 @@ def main() -> None:
         draw_once(Path(folder), int(size), int(threads), getattr(torch, dtype))
         return
     torch.set_num_threads(given.threads)
-    with tempfile.TemporaryDirectory() as temporary:
-        place = given.weights or Path(temporary)
-        place.mkdir(parents=True, exist_ok=True)
-        if not (place / FILE).exists():
-            write(place)
+    with weights(given.weights) as place:
+        (place / FILE).read_bytes()  # so that no side finds the disk cold
         print(json.dumps((once if given.once else measure)(given, place), indent=1))
 
 
