@@ -53,7 +53,7 @@ Line = Callable[[PixelDiffusion, argparse.Namespace, Mapping[str, Row]], Iterato
 def line_a(
     model: PixelDiffusion, chosen: argparse.Namespace, done: Mapping[str, Row]
 ) -> Iterator[tuple[str, Row]]:
-    together = Options(ensemble=True)
+    together, repeating = Options(ensemble=True), Options(ensemble=True, alike=True)
     for name, clean in pictures(PHOTOGRAPHS + SPECIAL, chosen.crop).items():
         for sigma in SIGMAS:
             if f"{name} {sigma}" in done:
@@ -67,6 +67,9 @@ def line_a(
                     "photo": psnr(denoise(model, photo, sigma=sigma).photo.pixels, clean),
                     "photo, ensemble": psnr(
                         denoise(model, photo, sigma=sigma, options=together).photo.pixels, clean
+                    ),
+                    "photo, ensemble and alike": psnr(
+                        denoise(model, photo, sigma=sigma, options=repeating).photo.pixels, clean
                     ),
                     "photo, estimated": psnr(denoise(model, photo).photo.pixels, clean),
                     "BM3D": psnr(bm3d_of(noisy, sigma / 255), clean),
@@ -202,25 +205,36 @@ def line_e(
 ) -> Iterator[tuple[str, Row]]:
     clean = pictures(("china",), None)["china"]
     noisy = clean + 25 / 255 * noise(clean.shape, 0)
-    began = time.process_time()
-    whole = denoise(model, Photo(noisy), sigma=25, options=Options(tile=4096)).photo.pixels
-    seconds = time.process_time() - began
-    tiles = denoise(model, Photo(noisy), sigma=25, options=Options(tile=256)).photo.pixels
     megapixels = clean.shape[1] * clean.shape[2] / 1e6
+
+    def run(options: Options) -> tuple[np.ndarray, float]:
+        began = time.process_time()
+        found = denoise(model, Photo(noisy), sigma=25, options=options).photo.pixels
+        return found, (time.process_time() - began) / megapixels
+
+    rows = {}
+    for alike in (False, True):
+        whole, seconds = run(Options(tile=4096, alike=alike))
+        tiles, _ = run(Options(tile=256, alike=alike))
+        kind = ", alike" if alike else ""
+        apart = 255 * float(np.abs(tiles - whole).max())
+        rows |= {
+            f"tiled and untiled differ by at most, of 255{kind}": apart,
+            f"processor seconds a megapixel{kind}": seconds,
+        }
+    _, rows["processor seconds a megapixel, ensemble and alike"] = run(Options(ensemble=True, alike=True))
     began = time.process_time()
     bm3d_of(noisy, 25 / 255)
-    rows = {
-        "tiled and untiled differ by at most, of 255": 255 * float(np.abs(tiles - whole).max()),
-        "processor seconds a megapixel": seconds / megapixels,
-        "BM3D, processor seconds a megapixel": (time.process_time() - began) / megapixels,
-        "threads": torch.get_num_threads(),
-    }
+    rows["BM3D, processor seconds a megapixel"] = (time.process_time() - began) / megapixels
+    rows["threads"] = torch.get_num_threads()
     command = [sys.executable, __file__, "--model", chosen.model, "--peak"]
-    rows |= json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    for kind in ("plain", "alike"):
+        told = subprocess.run([*command, kind], check=True, capture_output=True, text=True).stdout
+        rows |= json.loads(told)
     yield "", rows
 
 
-def peak(model: PixelDiffusion) -> None:
+def peak(model: PixelDiffusion, kind: str) -> None:
     """In a process of its own: what denoising 12 megapixels takes beyond the model, the picture included."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     before = pages * resource.getpagesize() / 2**30
@@ -228,12 +242,11 @@ def peak(model: PixelDiffusion) -> None:
     tall = np.concatenate([clean, clean[:, ::-1]] * 4, axis=1)[:, :3000]
     large = np.ascontiguousarray(np.concatenate([tall, tall[:, :, ::-1]] * 4, axis=2)[:, :, :4000])
     began = time.process_time()
-    denoise(model, Photo(large), sigma=10)
+    denoise(model, Photo(large), sigma=10, options=Options(alike=kind == "alike"))
     seconds = time.process_time() - began
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20 - before
-    print(
-        json.dumps({"12 megapixels, GB beyond the model": used, "12 megapixels, processor seconds": seconds})
-    )
+    told = {"GB beyond the model": used, "processor seconds": seconds}
+    print(json.dumps({f"12 megapixels, {kind}, {name}": value for name, value in told.items()}))
 
 
 LINES: dict[str, Line] = {
@@ -291,12 +304,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--sigmas", type=int, nargs="+", default=[25, 50], help="of line d")
     parser.add_argument("--jacobian", action="store_true")
-    parser.add_argument("--peak", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--peak", choices=["plain", "alike"], help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     path = find(chosen.model)
     model = native.load_pixel(path)
     if chosen.peak:
-        peak(model)
+        peak(model, chosen.peak)
         return
     info = native.describe(path)
     about = f"Weights {info.weights_hash[:12]}. Made by `benchmarks/restoration.py`."

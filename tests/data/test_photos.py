@@ -45,8 +45,9 @@ def test_a_build_of_ones_own_photographs(tmp_path: Path) -> None:
     Image.new("RGB", (300, 200), "skyblue").save(own / "sky.png")
     folder = tmp_path / "tiles"
     summary = make_photos(folder, tmp_path / "cache", 64, own, quiet)
-    # 300x200 becomes 200x133, 140x93 and 100x66: 4x3, 3x2 and 2x2 tiles of 64
-    assert summary["pictures"] == 3 * (12 + 6 + 4)
+    # 300x200 becomes 200x133, 140x93 and 100x66: 4x3, 3x2 and 2x2 tiles of 64; of its own 5x4, 6 are kept
+    assert summary["pictures"] == 3 * (12 + 6 + 4 + 6)
+    assert len(list(folder.glob("0-taken-*.png"))) == 6
     assert len(summary["photographs"]) == 3
     found = PictureFolder(folder, size=64)
     assert len(found) == summary["pictures"]

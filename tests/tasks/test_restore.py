@@ -94,6 +94,25 @@ def test_an_ensemble_is_the_mean_of_eight_turns(network: PixelDiffusion) -> None
     assert np.abs(mean - single).max() > 1e-3
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_alike_patches_help_each_other(gaussian: PixelDiffusion, channels: int) -> None:
+    """A denoiser that knows nothing but the spread of values, on a picture that repeats itself."""
+    across = 2 * np.pi * np.arange(48)
+    weave = 0.5 + 0.3 * np.sign(np.sin(across / 6 + 0.3)) * np.cos(across / 8)[:, None]  # (H W)
+    clean = weave[None].repeat(channels, 0).astype(np.float32)  # (H W) -> (C H W)
+    photo = Photo(clean + 40 / 255 * noise(channels, 48, 48))
+    told: list[tuple[int, int]] = []
+
+    def error(alike: bool) -> float:
+        options = Options(alike=alike)
+        watch = lambda done, total: told.append((done, total))  # noqa: E731
+        found = denoise(gaussian, photo, sigma=40, options=options, watch=watch).photo.pixels
+        return float(np.square(found - clean).mean())
+
+    assert error(alike=True) < 0.7 * error(alike=False)
+    assert told == [(1, 3), (2, 3), (3, 3), (1, 1)]
+
+
 def test_seeds_are_samples(network: PixelDiffusion) -> None:
     photo = Photo(scene(20, 28))
     several = denoise(network, photo, sigma=30, options=Options(samples=3, seed=5, steps=3))
@@ -245,6 +264,8 @@ def test_odd_requests_get_one_sentence(gaussian: PixelDiffusion) -> None:
         Options(jacobian=True)
     with pytest.raises(InputError, match="ensemble is for the estimate, and 2 samples"):
         Options(samples=2, ensemble=True)
+    with pytest.raises(InputError, match="alike is for the estimate, and 1 samples"):
+        Options(samples=1, alike=True)
     with pytest.raises(InputError, match="gain"):
         denoise(gaussian, photo, camera=CameraNoise(-1, 0))
 

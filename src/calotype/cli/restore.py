@@ -58,6 +58,13 @@ def denoise(
             "--ensemble", help="The mean over eight turns and mirrorings: better, eight times slower."
         ),
     ] = False,
+    alike: Annotated[
+        bool,
+        typer.Option(
+            "--alike",
+            help="Restore patches that look alike together: with --ensemble the best, and the slowest.",
+        ),
+    ] = False,
     samples: Samples = None,
     seed: Seed = 0,
     steps: Steps = 30,
@@ -79,7 +86,7 @@ def denoise(
     if sigma is not None and (camera or gain is not None):
         raise InputError("--sigma tells of white noise and --camera of a camera's; give one of them.")
     known = None if gain is None else CameraNoise(gain, read / 255)
-    options = Options(samples=samples or 0, seed=seed, steps=steps, tile=tile, ensemble=ensemble)
+    options = Options(samples=samples or 0, seed=seed, steps=steps, tile=tile, ensemble=ensemble, alike=alike)
     guards = safety.safety(content_check, content_threshold, None, "full", watermark, sign)
     photo, loaded = _opened(picture, output, guards, model, fast, device)
     with _watching() as watch:

@@ -1,8 +1,9 @@
 """Builds the photographs data set: square tiles cut from a few large photographs, at several scales.
 
 A denoiser learns from texture, not from subjects, so few photographs go a long way (the classical networks
-learnt from 400 small ones).  They are made smaller first, which takes away the noise and the blocks that
-camera and JPEG left in them.  `metadata.jsonl` is written last: where it is, the data set is whole.
+learnt from 400 small ones).  Most tiles come from photographs made smaller, which takes away the noise and
+the blocks that camera and JPEG left in them; some are as the camera took them.  `metadata.jsonl` is written
+last: where it is, the data set is whole.
 """
 
 import hashlib
@@ -28,6 +29,9 @@ from calotype.errors import DataError, FetchError, InputError, OutputError
 
 SCALES = (1.0, 0.7, 0.5)
 """Of what remains after the first shrinking, by 2 or, where a photograph is small, by 1.5."""
+AS_TAKEN_KEPT = 3
+"""Of the tiles cut before any shrinking, without those of sky and blur, one in so many is kept.  Photographs
+that people bring are such: softer, and coarser in their colours, than what was made smaller."""
 LARGE = 1800
 """From this longer side on, a photograph is shrunk by 2."""
 FLAT, BLANK, FLAT_KEPT = 1.2, 0.1, 3
@@ -74,11 +78,12 @@ def make_photos(folder: Path, cache: Path, size: int, own: Path | None, progress
         hashes: dict[str, str] = {}
         for i, photo in enumerate(photos):
             progress("cutting", i, len(photos))
-            picture = opened(photo)
+            taken = opened(photo)
+            picture = shrunk(taken)
             pixels = pixel_hash(np.asarray(picture))
             if pixels not in hashes.values():
                 hashes[photo.name] = pixels
-                records += list(_cut(folder, photo, picture, size))
+                records += list(_cut(folder, photo, taken, picture, size))
         if own is None:
             records += list(_pages(folder, size))
         if not records:
@@ -128,14 +133,17 @@ def _own(folder: Path) -> Iterator[Photo]:
 
 
 def opened(photo: Photo) -> Image.Image:
-    """The photograph as RGB, upright, without the noise of camera and JPEG; DataError names a damaged one."""
+    """The photograph as RGB, upright; DataError names a damaged one."""
     try:
         with Image.open(io.BytesIO(photo.data)) as picture:
-            whole = on_white(ImageOps.exif_transpose(picture))
+            return on_white(ImageOps.exif_transpose(picture))
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
         raise DataError(f"{photo.name} is no readable picture ({error}): remove it.") from error
-    shrink = 2.0 if max(whole.size) >= LARGE else 1.5
-    return _scaled(whole, 1 / shrink)
+
+
+def shrunk(taken: Image.Image) -> Image.Image:
+    """A photograph without the noise of camera and JPEG."""
+    return _scaled(taken, 1 / (2.0 if max(taken.size) >= LARGE else 1.5))
 
 
 def _scaled(picture: Image.Image, scale: float) -> Image.Image:
@@ -145,22 +153,33 @@ def _scaled(picture: Image.Image, scale: float) -> Image.Image:
     return picture.resize(size, Image.Resampling.LANCZOS)
 
 
-def _cut(folder: Path, photo: Photo, picture: Image.Image, size: int) -> Iterator[dict[str, Any]]:
+def _cut(
+    folder: Path, photo: Photo, taken: Image.Image, picture: Image.Image, size: int
+) -> Iterator[dict[str, Any]]:
     """Writes a photograph's tiles, side by side, the last ones flush with the edge."""
     mark = int.from_bytes(hashlib.sha256(photo.name.encode()).digest()[:4], "little")
     split = "validation" if mark % HELD_OUT == 0 else "train"
     stem = Path(photo.name).stem
     for scale in SCALES:
-        smaller = _scaled(picture, scale)
-        for top in _places(smaller.height, size):
-            for left in _places(smaller.width, size):
-                tile = smaller.crop((left, top, left + size, top + size))
-                detail = _detail(tile)
-                if detail < BLANK or (detail < FLAT and (top + left) // size % FLAT_KEPT):
-                    continue
-                name = f"{stem}-{round(100 * scale)}-{top}-{left}.png"
-                _save(tile, folder / name)
-                yield {"file_name": name, "split": split, "photo": photo.name}
+        for top, left, tile, detail in _tiles(_scaled(picture, scale), size):
+            if detail < BLANK or (detail < FLAT and (top + left) // size % FLAT_KEPT):
+                continue
+            name = f"{stem}-{round(100 * scale)}-{top}-{left}.png"
+            _save(tile, folder / name)
+            yield {"file_name": name, "split": split, "photo": photo.name}
+    for top, left, tile, detail in _tiles(taken, size):
+        if detail >= FLAT and (top + left) // size % AS_TAKEN_KEPT == 0:
+            name = f"{stem}-taken-{top}-{left}.png"
+            _save(tile, folder / name)
+            yield {"file_name": name, "split": split, "photo": photo.name}
+
+
+def _tiles(picture: Image.Image, size: int) -> Iterator[tuple[int, int, Image.Image, float]]:
+    """(top, left, tile, its detail)."""
+    for top in _places(picture.height, size):
+        for left in _places(picture.width, size):
+            tile = picture.crop((left, top, left + size, top + size))
+            yield top, left, tile, _detail(tile)
 
 
 def _pages(folder: Path, size: int) -> Iterator[dict[str, Any]]:

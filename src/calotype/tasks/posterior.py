@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from calotype.diffusion.alike import alike_together
 from calotype.diffusion.denoiser import Denoiser
 from calotype.diffusion.noise import PictureNoise
 from calotype.diffusion.samplers import SAMPLERS
@@ -22,6 +23,9 @@ from calotype.tasks.photo_file import Floats, Photo
 
 WAYS = 8
 """To turn and mirror a square."""
+ROUNDS, LEFT, SHARE = 2, 0.3, 0.4
+"""Of patches restored together: how often, how much of the noise the network is then shown, and how much of
+the result is the network's."""
 BAND = 256
 """Rows of noise that are made at once."""
 
@@ -41,6 +45,7 @@ class Options:
     overlap  how much of a tile's rim is only looked at
     jacobian samples go backwards through the network (PiGDM): better guided, three times slower
     ensemble the one-pass mean becomes that of the picture's eight turns and mirrorings: eight passes
+    alike    to the one-pass mean, patches of the picture that look alike are restored together, in two rounds
     """
 
     samples: int = 0
@@ -50,11 +55,12 @@ class Options:
     overlap: int = 64
     jacobian: bool = False
     ensemble: bool = False
+    alike: bool = False
 
     @property
     def passes_of_mean(self) -> int:
         """Of the whole picture through the network, for the one-pass mean."""
-        return WAYS if self.ensemble else 1
+        return (WAYS if self.ensemble else 1) * (1 + ROUNDS if self.alike else 1)
 
     def __post_init__(self) -> None:
         for name, least in (("samples", 0), ("steps", 1), ("tile", 32), ("overlap", 0)):
@@ -64,10 +70,11 @@ class Options:
             raise InputError(
                 "jacobian guides samples, and 0 are asked for; ask for some, or leave jacobian out."
             )
-        if self.ensemble and self.samples > 0:
-            raise InputError(
-                f"ensemble is for the estimate, and {self.samples} samples are asked for; leave one out."
-            )
+        for name in ("ensemble", "alike"):
+            if getattr(self, name) and self.samples > 0:
+                raise InputError(
+                    f"{name} is for the estimate, and {self.samples} samples are asked for; leave one out."
+                )
         if not 0 <= self.seed < 2**64:
             raise InputError(f"seed is {self.seed}; give a whole number from 0 to 2**64 - 1.")
 
@@ -154,6 +161,28 @@ def ensemble(denoiser: Denoiser) -> Denoiser:
         return clean / WAYS
 
     return mean
+
+
+def regrouped(denoiser: Denoiser, least: float) -> Denoiser:
+    """The denoiser helped by the picture's own repetitions (as NN3D does it, arXiv 1803.02112).
+
+    Its estimate says which patches are alike; these are restored together; and it sees the result again with
+    a part of the noise left in, so that in the end both have their say.
+
+    least  noise that the denoiser knows, above 0
+    """
+
+    def grouped(x: Tensor, sigma: Tensor, /) -> Tensor:
+        sigma = sigma.expand(len(x))  # (1) or (B) -> (B)
+        clean = denoiser(x, sigma)
+        for _ in range(ROUNDS):
+            pairs = zip(x, clean, sigma.tolist(), strict=True)
+            together = torch.stack([alike_together(*pair) for pair in pairs])  # (C H W)s -> (B C H W)
+            again = denoiser(together + LEFT * (x - together), (LEFT * sigma).clamp(min=least))
+            clean = together.lerp(again, SHARE)
+        return clean
+
+    return grouped
 
 
 def tiled(model: PixelDiffusion, options: Options) -> Denoiser:

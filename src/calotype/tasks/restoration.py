@@ -32,7 +32,7 @@ Task = Literal["denoise", "inpaint", "upscale", "deblur"]
 Kind = Literal["picture", "sample", "uncertainty"]
 
 OWN: dict[Task, set[str]] = {
-    "denoise": {"sigma", "camera", "gain", "read", "ensemble"},
+    "denoise": {"sigma", "camera", "gain", "read", "ensemble", "alike"},
     "inpaint": {"mask", "jacobian"},
     "upscale": {"sigma", "scale", "jacobian"},
     "deblur": {"sigma", "blur", "kernel", "jacobian"},
@@ -61,6 +61,7 @@ class Restoration(BaseModel):
     tile      pixels a side of what the network sees at once, from 32
     jacobian  guide through the network's slope
     ensemble  the mean of eight passes, over the picture's turns and mirrorings (denoise, without samples)
+    alike     patches that look alike are restored together (denoise, without samples)
 
     A wrong field is an InputError of one sentence.
     """
@@ -84,6 +85,7 @@ class Restoration(BaseModel):
     tile: int = 512
     jacobian: bool = False
     ensemble: bool = False
+    alike: bool = False
 
     def __init__(self, **fields: Any) -> None:
         try:
@@ -113,9 +115,15 @@ class Restoration(BaseModel):
         return self
 
     def options(self) -> restore.Options:
-        """InputError for a seed out of range, and for an ensemble of samples."""
+        """InputError for a seed out of range, and for what is of an estimate where samples are asked for."""
         return restore.Options(
-            self.drawn, self.seed, self.steps, self.tile, jacobian=self.jacobian, ensemble=self.ensemble
+            self.drawn,
+            self.seed,
+            self.steps,
+            self.tile,
+            jacobian=self.jacobian,
+            ensemble=self.ensemble,
+            alike=self.alike,
         )
 
     @property

@@ -39,6 +39,7 @@ from calotype.tasks.posterior import (
     Watch,
     ensemble,
     gathered,
+    regrouped,
     seeds,
     settled,
     tiled,
@@ -144,6 +145,8 @@ def _denoise(
     denoiser = calls.counting(tiled(model, options))
     if options.ensemble:
         denoiser = ensemble(denoiser)
+    if options.alike:
+        denoiser = regrouped(denoiser, model.config.sigma_min)
 
     def start(seed: int) -> Tensor:
         whole = x[None].expand(1, 3, -1, -1)  # (C H W) -> (1 3 H W)
