@@ -27,6 +27,7 @@ from calotype.tasks.restore import Options, deblur, denoise, inpaint, upscale
 from calotype.tasks.uncertainty import heat_map
 
 Panel = tuple[str, np.ndarray]
+BEST = Options(ensemble=True, alike=True)
 
 
 def strip(clean: np.ndarray, panels: list[Panel]) -> Image.Image:
@@ -58,6 +59,7 @@ def denoised(model: PixelDiffusion, clean: np.ndarray, sigma: float, effort: Opt
             ("noisy", noisy),
             ("BM3D", bm3d_of(noisy, sigma / 255)),
             ("photo, one pass", denoise(model, Photo(noisy), sigma=sigma).photo.pixels),
+            ("photo, best", denoise(model, Photo(noisy), sigma=sigma, options=BEST).photo.pixels),
             ("photo, a sample", drawn.samples[0].pixels),
             ("uncertainty", map_),
         ],

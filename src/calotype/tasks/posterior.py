@@ -23,9 +23,9 @@ from calotype.tasks.photo_file import Floats, Photo
 
 WAYS = 8
 """To turn and mirror a square."""
-ROUNDS, LEFT, SHARE = 2, 0.3, 0.4
+ROUNDS, LEFT, SHARE = 2, 0.3, 1.25
 """Of patches restored together: how often, how much of the noise the network is then shown, and how much of
-the result is the network's."""
+the result is the network's, times sigma (half at 51 of 255): the more noise, the less patches tell."""
 BAND = 256
 """Rows of noise that are made at once."""
 
@@ -174,12 +174,13 @@ def regrouped(denoiser: Denoiser, least: float) -> Denoiser:
 
     def grouped(x: Tensor, sigma: Tensor, /) -> Tensor:
         sigma = sigma.expand(len(x))  # (1) or (B) -> (B)
+        share = (SHARE * sigma).clamp(max=1)[:, None, None, None]  # (B) -> (B 1 1 1)
         clean = denoiser(x, sigma)
         for _ in range(ROUNDS):
             pairs = zip(x, clean, sigma.tolist(), strict=True)
             together = torch.stack([alike_together(*pair) for pair in pairs])  # (C H W)s -> (B C H W)
             again = denoiser(together + LEFT * (x - together), (LEFT * sigma).clamp(min=least))
-            clean = together.lerp(again, SHARE)
+            clean = together.lerp(again, share)
         return clean
 
     return grouped
