@@ -182,7 +182,8 @@ def main() -> None:
         "",
         "What `photo` makes of pictures it never saw, beside the classical method. Weights "
         f"{info.weights_hash[:12]}. Under each picture its PSNR and SSIM against "
-        "the true one, measured before JPEG. Made by `python benchmarks/gallery.py`; the "
+        "the true one, measured before JPEG; best is `--ensemble --alike`. "
+        "Made by `python benchmarks/gallery.py`; the "
         "tables are in [restored.md](restored.md), what the commands do in [restore.md](restore.md).",
     ]
     for title, picture in strips.items():
