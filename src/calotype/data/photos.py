@@ -160,26 +160,21 @@ def _cut(
     mark = int.from_bytes(hashlib.sha256(photo.name.encode()).digest()[:4], "little")
     split = "validation" if mark % HELD_OUT == 0 else "train"
     stem = Path(photo.name).stem
-    for scale in SCALES:
-        for top, left, tile, detail in _tiles(_scaled(picture, scale), size):
-            if detail < BLANK or (detail < FLAT and (top + left) // size % FLAT_KEPT):
-                continue
-            name = f"{stem}-{round(100 * scale)}-{top}-{left}.png"
-            _save(tile, folder / name)
-            yield {"file_name": name, "split": split, "photo": photo.name}
-    for top, left, tile, detail in _tiles(taken, size):
-        if detail >= FLAT and (top + left) // size % AS_TAKEN_KEPT == 0:
-            name = f"{stem}-taken-{top}-{left}.png"
-            _save(tile, folder / name)
-            yield {"file_name": name, "split": split, "photo": photo.name}
-
-
-def _tiles(picture: Image.Image, size: int) -> Iterator[tuple[int, int, Image.Image, float]]:
-    """(top, left, tile, its detail)."""
-    for top in _places(picture.height, size):
-        for left in _places(picture.width, size):
-            tile = picture.crop((left, top, left + size, top + size))
-            yield top, left, tile, _detail(tile)
+    for scale in (*SCALES, None):
+        whole = taken if scale is None else _scaled(picture, scale)
+        kind = "taken" if scale is None else str(round(100 * scale))
+        for top in _places(whole.height, size):
+            for left in _places(whole.width, size):
+                tile = whole.crop((left, top, left + size, top + size))
+                detail, turn = _detail(tile), (top + left) // size
+                if scale is None:
+                    kept = detail >= FLAT and turn % AS_TAKEN_KEPT == 0
+                else:
+                    kept = detail >= FLAT or (detail >= BLANK and turn % FLAT_KEPT == 0)
+                if kept:
+                    name = f"{stem}-{kind}-{top}-{left}.png"
+                    _save(tile, folder / name)
+                    yield {"file_name": name, "split": split, "photo": photo.name}
 
 
 def _pages(folder: Path, size: int) -> Iterator[dict[str, Any]]:

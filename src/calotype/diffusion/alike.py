@@ -70,7 +70,7 @@ def _block(pair: Tensor, sigma: float, group: int) -> tuple[Tensor, Tensor]:
     spread = (own - mean) * (SPREAD / max(1, group - 1)) ** 0.5  # C = spreadᵀ spread, of a rank below K
     inner = spread @ spread.mT  # (G K K)
     inner.diagonal(dim1=1, dim2=2).add_(sigma**2)
-    # Cᵀ (C + sigma² I)^-1 by the smaller matrix (Woodbury's identity)
+    # C (C + sigma² I)^-1 = spreadᵀ (spread spreadᵀ + sigma² I)^-1 spread: by the smaller matrix
     gain = torch.cholesky_solve(spread, torch.linalg.cholesky(inner))  # (G K C·S²)
     clean = mean + ((noisy[members] - mean) @ spread.mT) @ gain
     sums = torch.zeros_like(noisy).index_add_(0, members.flatten(), clean.flatten(0, 1))
