@@ -17,14 +17,17 @@ from calotype.networks.convolution import winograd
 
 SHAPES = (  # pictures, channels in and out, side
     (2, 320, 320, 64),
+    (2, 960, 320, 64),
     (2, 640, 640, 32),
     (2, 1280, 640, 32),
     (2, 1280, 1280, 16),
     (1, 512, 512, 64),
     (1, 512, 256, 128),
     (1, 128, 128, 256),
+    (1, 128, 128, 32),
+    (1, 64, 64, 256),
 )
-DOUBLED = ((2, 1280, 8), (2, 1280, 16), (2, 640, 32), (1, 512, 64), (1, 256, 128))
+DOUBLED = ((2, 1280, 8), (2, 1280, 16), (2, 640, 32), (1, 512, 64), (1, 256, 128), (1, 64, 64))
 """Of layers that double a map first: pictures, channels, side before."""
 
 

@@ -16,7 +16,8 @@ from calotype.networks.lora import Adapter, LowRank
 def test_it_is_the_plain_convolution(
     size: tuple[int, int], layout: torch.memory_format, biased: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(convolution, "BLOCK_TILES", 12)  # several blocks, the last one short
+    monkeypatch.setattr(convolution, "BLOCK_PIXELS", 100)  # several blocks, the last one short
+    monkeypatch.setattr(convolution, "KERNEL_BYTES", 3 * 5 * 36 * 8)  # three of seven channels at once
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -33,7 +34,7 @@ def test_it_is_the_plain_convolution(
 def test_of_a_doubled_map_it_is_the_plain_convolution(
     size: tuple[int, int], layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(convolution, "BLOCK_TILES", 12)
+    monkeypatch.setattr(convolution, "BLOCK_PIXELS", 48)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(3, 5, *size, generator=generator, dtype=torch.float64).to(memory_format=layout)
     weight = torch.randn(7, 5, 3, 3, generator=generator, dtype=torch.float64).to(memory_format=layout)
@@ -60,19 +61,19 @@ def test_doubling_goes_by_it_and_a_lora_beside_the_layer_is_heard() -> None:
 
 def test_in_float32_its_rounding_is_of_the_plain_ones_size() -> None:
     torch.manual_seed(0)
-    layer, x = Conv3x3(256, 64), torch.randn(2, 256, 32, 32)
+    layer, x = Conv3x3(256, 128), torch.randn(2, 256, 32, 32)
     exact = F.conv2d(x.double(), layer.weight.double(), layer.bias.double(), padding=1)  # type: ignore[union-attr]
     with torch.no_grad():
         errors = [
             float((y - exact).abs().max())
             for y in (layer(x), F.conv2d(x, layer.weight, layer.bias, padding=1))
         ]
-    assert 0 < errors[0] <= 8 * errors[1]
+    assert 0 < errors[0] <= 2 * errors[1]
 
 
 def test_a_picture_is_the_same_to_the_bit_alone_and_beside_others() -> None:
     torch.manual_seed(0)
-    layer, x = Conv3x3(64, 64), torch.randn(3, 64, 32, 34).to(memory_format=torch.channels_last)
+    layer, x = Conv3x3(128, 128), torch.randn(3, 128, 32, 34).to(memory_format=torch.channels_last)
     with torch.no_grad():
         assert torch.equal(layer(x)[1:2], layer(x[1:2]))
 
@@ -87,10 +88,10 @@ def test_it_is_taken_for_large_maps_in_float32_without_gradients_only(
         return F.conv2d(x, weight, bias, padding=1)
 
     monkeypatch.setattr(convolution, "winograd", seen)
-    layer, large = Conv3x3(64, 64), torch.zeros(1, 64, 32, 32)
+    layer, large = Conv3x3(128, 128), torch.zeros(1, 128, 32, 32)
     layer(large)
     with torch.no_grad():
         layer(large[..., :31])
         layer.double()(large.double())
         layer.float()(large)
-    assert taken == [(1, 64, 32, 32)]
+    assert taken == [(1, 128, 32, 32)]

@@ -1,23 +1,30 @@
-"""3x3 convolutions by Winograd's F(2x2, 3x3): 16 products where there were 36 (Lavin & Gray 2016,
-arXiv:1509.09308, section 4.1).
+"""3x3 convolutions by Winograd's F(4x4, 3x3): 36 products where there were 144 (Lavin & Gray 2016,
+arXiv:1509.09308, section 4.3).
 
 PyTorch's CPU kernels multiply and add directly.  In float32, on maps that are large beside the weights, the
-detour through tiles of 4x4 pixels takes about 0.6 of the time; its rounding errors are of the same size.
+detour through tiles of 6x6 pixels takes about half of the time.  Polynomials are multiplied by their values
+at 0, ±A, ±B and infinity.  The usual ±1 and ±2 cost a digit; with points near ±c and ±1/c (Alam et al. 2022,
+ACM Trans. Embedded Comput. Syst. 21(6)) rounding errors are of the size of the direct kernels'.
 
-Of a map doubled by repeating its pixels a tile is a b b c along either axis, whose transform (eq. 10) is
-a - b, 2b, 0, b - c: 9 products are left, and the doubled map need not be made.
+A map doubled by repeating its pixels need not be made: with F(2x2, 3x3) a tile of it is a b b c along either
+axis, whose transform (eq. 10) is a - b, 2b, 0, b - c: 9 products where there were 36.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LEAST_TILES = 256
-"""Tiles of a picture below which changing the weights costs more than it saves; a quarter if doubled."""
-LEAST_CHANNELS = 64
-"""Channels in or out below which moving the tiles costs more than it saves."""
-BLOCK_TILES = 512
-"""Tiles at once: few enough that what is made of them stays in the processor's cache."""
+A, B = 5 / 8, 3 / 2
+"""Where polynomials are evaluated, besides 0 and infinity, on either side of 0; exact in binary."""
+LEAST, LEAST_DOUBLED = (1024, 128), (256, 64)
+"""Pixels of the result, and channels in or out, below which changing the weights and moving the tiles cost
+more than they save."""
+BLOCK_PIXELS = 2048
+"""Of the result, at once: few enough that what is made of them stays in the processor's cache."""
+KERNEL_BYTES = 64 * 2**20
+"""Of changed weights at once: they are four times as large as the weights."""
+OF_DOUBLED = [[1, 0, 0], [1, 1, 1], [0, 0, 1]]
+"""G of a doubled map; the 2 of 2b is put here."""
 
 
 class Conv3x3(nn.Conv2d):
@@ -28,19 +35,19 @@ class Conv3x3(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        if self._pays(x, height * width // 4, LEAST_TILES):
+        if self._pays(x, height * width, *LEAST):
             return winograd(x, self.weight, self.bias)
         return super().forward(x)
 
     def of_doubled(self, x: Tensor) -> Tensor:
         """Of the map with every pixel repeated twice along both axes: (B C H W) -> (B C' 2H 2W)."""
         height, width = x.shape[-2:]
-        if self._pays(x, height * width, LEAST_TILES // 4):
+        if self._pays(x, 4 * height * width, *LEAST_DOUBLED):
             return winograd(x, self.weight, self.bias, doubled=True)
         y: Tensor = self(F.interpolate(x, scale_factor=2.0, mode="nearest"))
         return y
 
-    def _pays(self, x: Tensor, tiles: int, least: int) -> bool:
+    def _pays(self, x: Tensor, pixels: int, least: int, least_channels: int) -> bool:
         return (
             x.device.type == "cpu"
             and x.dtype == torch.float32
@@ -48,8 +55,8 @@ class Conv3x3(nn.Conv2d):
             and not torch.is_grad_enabled()
             and not torch.compiler.is_compiling()
             and not torch.is_autocast_enabled("cpu")
-            and min(self.in_channels, self.out_channels) >= LEAST_CHANNELS
-            and tiles >= least
+            and min(self.in_channels, self.out_channels) >= least_channels
+            and pixels >= least
         )
 
 
@@ -60,81 +67,96 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None, *, doubled: bool = 
     Block by block of rows of tiles, so that beside x and the result little is held; a picture's rows are
     computed alone, so others beside it change nothing.
     """
-    batch, _, height, width = x.shape
-    step = 1 if doubled else 2  # pixels of x from a tile to the next
-    rows, columns = -(-height // step), -(-width // step)  # of tiles, of 2x2 pixels that come out of 4x4
-    kernels = _of_weight(weight, doubled)
+    batch, channels, height, width = x.shape
+    # of x from a tile to the next; of the result a tile has side x side, and their transform taps x taps
+    step, side, taps = (1, 2, 3) if doubled else (4, 4, 6)
+    rows, columns = -(-height // step), -(-width // step)  # of tiles
     x = x.permute(0, 2, 3, 1)  # (B C H W) -> (B H W C)
-    y = x.new_empty(batch, rows, 2, columns, 2, len(weight))
-    many = max(1, BLOCK_TILES // columns)
-    for i in range(batch):
-        for top in range(0, rows, many):
-            part = y[i, top : top + many]
-            first, last = step * top - 1, step * (top + len(part)) + 1  # a pixel more on every side
-            seen = x[i, max(0, first) : last]
-            above = max(0, -first)
-            edges = (0, 0, 1, step * columns + 1 - width, above, last - first - above - len(seen))
-            _block(F.pad(seen, edges), kernels, bias, part)
-    y = y.flatten(3, 4).flatten(1, 2)  # (B h 2 w 2 O) -> (B h 2 2w O) -> (B 2h 2w O)
+    y = x.new_empty(batch, rows, side, columns, side, len(weight))
+    many = max(1, BLOCK_PIXELS // (side**2 * columns))
+    parts = -(-len(weight) * channels * taps**2 * x.element_size() // KERNEL_BYTES)
+    chunk = -(-len(weight) // parts)
+    for out in range(0, len(weight), chunk):
+        kernels = _of_weight(weight[out : out + chunk], doubled)
+        for i in range(batch):
+            for top in range(0, rows, many):
+                part = y[i, top : top + many, ..., out : out + chunk]
+                first, last = step * top - 1, step * (top + len(part)) + 1  # a pixel more on every side
+                seen = x[i, max(0, first) : last]
+                above = max(0, -first)
+                edges = (0, 0, 1, step * columns + 1 - width, above, last - first - above - len(seen))
+                _block(F.pad(seen, edges), kernels, part)
+    y = y.flatten(3, 4).flatten(1, 2)  # (B h S w S O) -> (B h S Sw O) -> (B Sh Sw O)
+    if bias is not None:
+        y += bias
     if not doubled:
         y = y[:, :height, :width]
     return y.permute(0, 3, 1, 2)  # -> (B O H W)
 
 
 def _of_weight(weight: Tensor, doubled: bool) -> Tensor:
-    """G w G^T, eq. 7: (O C 3 3) -> (T*T O C), T = 4, or 3 for a doubled map."""
-    taps = weight.permute(2, 3, 0, 1)  # (O C 3 3) -> (3 3 O C), C inmost where it lies channels-last
-    down = torch.stack(_of_taps(*taps, doubled=doubled))  # (3 3 O C) -> (T 3 O C)
-    return torch.stack(_of_taps(*down.unbind(1), doubled=doubled), 1).flatten(0, 1)  # -> (T T O C) -> …
+    """G w G^T, eq. 7: (O C 3 3) -> (T*T C O), T = 6, or 3 for a doubled map."""
+    plain = [[1 / (A**2 * B**2), 0, 0], *_of_point(A, B), *_of_point(B, A), [0, 0, 1]]
+    rows = OF_DOUBLED if doubled else plain
+    one = torch.tensor(rows, dtype=torch.float64)
+    both = torch.kron(one, one).to(weight)  # (T*T 9)
+    taps = weight.permute(0, 2, 3, 1).flatten(1, 2)  # (O C 3 3) -> (O 9 C), C inmost in channels-last too
+    return (both @ taps).permute(1, 2, 0)  # (O T*T C) -> (T*T C O)
 
 
-def _of_taps(first: Tensor, second: Tensor, third: Tensor, *, doubled: bool) -> tuple[Tensor, ...]:
-    outer = first + third
-    if doubled:  # the 2 of 2b is put here
-        return first, outer + second, third
-    return first, (outer + second) / 2, (outer - second) / 2, third
+def _of_point(here: float, other: float) -> list[list[float]]:
+    """G's rows of the points +here and -here, `here` times too large, which spares a product later."""
+    scale = 1 / (2 * here * (here**2 - other**2))
+    return [[scale, sign * scale * here, scale * here**2] for sign in (1, -1)]
 
 
-def _block(x: Tensor, kernels: Tensor, bias: Tensor | None, y: Tensor) -> None:
-    """Pixels (H W C) and the kernels (T*T O C) into tiles y (h 2 w 2 O)."""
-    rows, _, columns, _, out = y.shape
+def _block(x: Tensor, kernels: Tensor, y: Tensor) -> None:
+    """Pixels (H W C) and the kernels (T*T C O) into tiles y (h S w S O)."""
+    rows, side, columns, _, out = y.shape
     taps, channels = round(len(kernels) ** 0.5), x.shape[-1]
     down = x.new_empty(taps, rows, x.shape[1], channels)
     _to_tiles(x, down)
     tiles = x.new_empty(taps, taps, rows, columns, channels)
     # (T h W C) -> (W T h C), so that what is cut is again the first axis, into (T w T h C)
     _to_tiles(down.permute(2, 0, 1, 3), tiles.permute(1, 3, 0, 2, 4))
-    made = torch.bmm(tiles.flatten(2, 3).flatten(0, 1), kernels.mT)  # (T*T h*w C) x (T*T C O) -> (T*T h*w O)
-    if bias is not None:
-        made[taps + 1] += bias  # which A^T … A brings to all four pixels of a tile
+    made = torch.bmm(tiles.flatten(2, 3).flatten(0, 1), kernels)  # (T*T h*w C) x (T*T C O) -> (T*T h*w O)
     made = made.unflatten(1, (rows, columns)).unflatten(0, (taps, taps))  # -> (T T h w O)
-    up = x.new_empty(2, taps, rows, columns, out)
+    up = x.new_empty(side, taps, rows, columns, out)
     _of_tiles(made, up)
-    _of_tiles(up.transpose(0, 1), y.permute(3, 1, 0, 2, 4))  # (T 2 h w O) into (2 2 h w O)
+    _of_tiles(up.transpose(0, 1), y.permute(3, 1, 0, 2, 4))  # (T S h w O) into (S S h w O)
 
 
 def _to_tiles(x: Tensor, into: Tensor) -> None:
-    """B^T d along the first axis: x (2n+2 …) into (4 n …), or x (n+2 …), to be doubled, into (3 n …)."""
+    """B^T d along the first axis: x (4n+2 …) into (6 n …), or x (n+2 …), to be doubled, into (3 n …)."""
     if len(into) == 3:
-        before, here, after = x[:-2], x[1:-1], x[2:]
-        torch.sub(before, here, out=into[0])
-        into[1] = here
-        torch.sub(here, after, out=into[2])
+        before, middle, after = x[:-2], x[1:-1], x[2:]
+        torch.sub(before, middle, out=into[0])
+        into[1] = middle
+        torch.sub(middle, after, out=into[2])
         return
-    even, odd = x[::2], x[1::2]  # (n+1 …)
-    torch.sub(even[:-1], even[1:], out=into[0])
-    torch.add(odd[:-1], even[1:], out=into[1])
-    torch.sub(even[1:], odd[:-1], out=into[2])
-    torch.sub(odd[:-1], odd[1:], out=into[3])
+    count = 4 * into.shape[1]
+    pixels = [x[i : i + count : 4] for i in range(6)]  # (n …), of every tile the i-th
+    # even and odd powers of x (x² - A²) (x² - B²) without one of its factors
+    torch.sub(pixels[4], pixels[2], alpha=A**2 + B**2, out=into[0]).add_(pixels[0], alpha=A**2 * B**2)
+    torch.sub(pixels[5], pixels[3], alpha=A**2 + B**2, out=into[5]).add_(pixels[1], alpha=A**2 * B**2)
+    for i, here, other in ((1, A, B), (3, B, A)):
+        plus, minus = into[i], into[i + 1]
+        even = torch.sub(pixels[4], pixels[2], alpha=other**2, out=minus)
+        odd = torch.sub(pixels[3], pixels[1], alpha=other**2)
+        torch.add(even, odd, alpha=here, out=plus)
+        minus.sub_(odd, alpha=here)
 
 
 def _of_tiles(m: Tensor, into: Tensor) -> None:
-    """A^T m along the first axis: (4 …) or, of a doubled map, (3 …) into (2 …)."""
+    """A^T m along the first axis: (6 …) into (4 …) or, of a doubled map, (3 …) into (2 …)."""
     if len(m) == 3:
         torch.add(m[0], m[1], out=into[0])
         torch.sub(m[1], m[2], out=into[1])
         return
-    torch.add(m[1], m[2], out=into[0])
-    into[0] += m[0]
-    torch.sub(m[1], m[2], out=into[1])
-    into[1] -= m[3]
+    near, far = m[1] + m[2], m[3] + m[4]
+    torch.add(m[0], near, alpha=1 / A, out=into[0]).add_(far, alpha=1 / B)
+    torch.mul(near, A, out=into[2]).add_(far, alpha=B)
+    torch.sub(m[1], m[2], out=near)
+    torch.sub(m[3], m[4], out=far)
+    torch.add(near, far, out=into[1])
+    torch.add(m[5], near, alpha=A**2, out=into[3]).add_(far, alpha=B**2)
