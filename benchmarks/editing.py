@@ -1,6 +1,6 @@
 """Inversion and seamless textures, measured with a shipped model: prints the rows as a table.
 
-    python benchmarks/editing.py FOLDER [--model icons] [--pictures 6] [--seeds 2]
+    python benchmarks/editing.py FOLDER [--model icons] [--pictures 12] [--seeds 2]
 
 FOLDER is a data set of captioned pictures, as `calotype data icons` builds it.  Euler's round trip is
 measured on the latents, relative to their own size, and so is the exact walk, apart from the autoencoder.
@@ -61,7 +61,7 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", default="icons")
-    parser.add_argument("--pictures", type=int, default=6)
+    parser.add_argument("--pictures", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=2)
     given = parser.parse_args()
     studio = calotype.load(given.model)
