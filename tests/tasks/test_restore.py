@@ -110,7 +110,7 @@ def test_alike_patches_help_each_other(gaussian: PixelDiffusion, channels: int) 
         return float(np.square(found - clean).mean())
 
     assert error(alike=True) < 0.7 * error(alike=False)
-    assert told == [(1, 3), (2, 3), (3, 3), (1, 1)]
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4), (1, 1)]
 
 
 def test_seeds_are_samples(network: PixelDiffusion) -> None:

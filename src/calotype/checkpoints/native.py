@@ -17,10 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import calotype
 from calotype import __version__
 from calotype.checkpoints.loading import placed, taken
 from calotype.checkpoints.native_file import PARTS, PIXEL, FileInfo, NativeFile, describe, latent_config
 from calotype.checkpoints.weights import as_dtype, some, write_safetensors
+from calotype.checkpoints.weights_file import open_weights
 from calotype.conditioning.text import TextEncoder
 from calotype.conditioning.tokenizer import Tokenizer, clip_vocabulary
 from calotype.errors import CheckpointError
@@ -29,6 +31,7 @@ from calotype.models.latent_diffusion import LatentDiffusion, build, unfilled
 from calotype.models.offload import Fill, Offload
 from calotype.models.pixel_diffusion import PixelDiffusion, build_pixel
 from calotype.networks.autoencoder import Autoencoder
+from calotype.networks.last_word import LastWord
 
 __all__ = [
     "OUTLINE",
@@ -238,7 +241,18 @@ def load_pixel(
     with unfilled():
         model = build_pixel(config)
     _filling(file, "denoiser", model.denoiser, device, dtype)()
-    return model.replace(weights_hash=file.text("weights_sha256"))
+    weights_hash = file.text("weights_sha256")
+    return model.replace(weights_hash=weights_hash, last_word=_last_word(weights_hash, device))
+
+
+def _last_word(weights_hash: str, device: torch.device | str) -> LastWord | None:
+    """Where the package has one that was fitted to just these weights."""
+    file = open_weights(Path(calotype.__file__).parent / "weights" / "photo" / "last_word.safetensors")
+    if file.metadata.get("of_weights_sha256") != weights_hash:
+        return None
+    last_word = LastWord()
+    last_word.load_state_dict({name: file.tensor(name) for name in last_word.state_dict()})
+    return last_word.eval().to(device)
 
 
 def load_autoencoder(

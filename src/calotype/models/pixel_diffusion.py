@@ -15,6 +15,7 @@ from calotype.diffusion.parameterization import Edm
 from calotype.models.latent_diffusion import seeded
 from calotype.models.pixel_config import PixelConfig
 from calotype.networks.config import PixelNetConfig
+from calotype.networks.last_word import LastWord
 from calotype.networks.pixel_net import PixelNet
 
 
@@ -34,11 +35,14 @@ class PixelDenoiser(nn.Module):
 
 @dataclass(frozen=True)
 class PixelDiffusion:
-    """A model ready for use.  `weights_hash` is the SHA-256 of its weights as stored, "" for unsaved ones."""
+    """A model ready for use.  `weights_hash` is the SHA-256 of its weights as stored, "" for unsaved ones;
+    `last_word` weighs the denoiser's estimates where patches that look alike are restored together.
+    """
 
     config: PixelConfig
     denoiser: PixelDenoiser
     weights_hash: str = ""
+    last_word: LastWord | None = None
 
     def parts(self) -> dict[str, nn.Module]:
         """The modules, by the names under which a checkpoint keeps their tensors."""

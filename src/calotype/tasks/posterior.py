@@ -19,15 +19,17 @@ from calotype.diffusion.samplers import SAMPLERS
 from calotype.diffusion.tiles import tiled as tiled_denoiser
 from calotype.errors import InputError
 from calotype.models.pixel_diffusion import PixelDiffusion
+from calotype.networks.last_word import REACH, LastWord
 from calotype.tasks.photo_file import Floats, Photo
 
 WAYS = 8
 """To turn and mirror a square."""
 ROUNDS, LEFT, SHARE = 2, 0.3, 1.25
-"""Of patches restored together: how often, how much of the noise the network is then shown, and how much of
-the result is the network's, times sigma (half at 51 of 255): the more noise, the less patches tell."""
-BAND = 256
-"""Rows of noise that are made at once."""
+"""Of patches restored together: how often before the last word, how much of the noise the network is then
+shown, and how much of the result is the network's, times sigma (half at 51 of 255): the more noise, the less
+patches tell."""
+BAND, ROWS = 256, 64
+"""Rows that are worked on at once: of noise, and of a last word, whose maps take twenty times a row."""
 
 Watch = Callable[[int, int], None]
 """Told (passes through the network done, total)."""
@@ -45,7 +47,7 @@ class Options:
     overlap  how much of a tile's rim is only looked at
     jacobian samples go backwards through the network (PiGDM): better guided, three times slower
     ensemble the one-pass mean becomes that of the picture's eight turns and mirrorings: eight passes
-    alike    to the one-pass mean, patches of the picture that look alike are restored together, in two rounds
+    alike    beside the one-pass mean, patches of the picture that look alike are restored together, thrice
     """
 
     samples: int = 0
@@ -60,7 +62,7 @@ class Options:
     @property
     def passes_of_mean(self) -> int:
         """Of the whole picture through the network, for the one-pass mean."""
-        return (WAYS if self.ensemble else 1) * (1 + ROUNDS if self.alike else 1)
+        return (WAYS if self.ensemble else 1) * (1 + ROUNDS + 1 if self.alike else 1)
 
     def __post_init__(self) -> None:
         for name, least in (("samples", 0), ("steps", 1), ("tile", 32), ("overlap", 0)):
@@ -163,27 +165,60 @@ def ensemble(denoiser: Denoiser) -> Denoiser:
     return mean
 
 
-def regrouped(denoiser: Denoiser, least: float) -> Denoiser:
-    """The denoiser helped by the picture's own repetitions (as NN3D does it, arXiv 1803.02112).
+def estimates(denoiser: Denoiser, x: Tensor, sigma: Tensor, least: float) -> tuple[Tensor, Tensor, Tensor]:
+    """What a denoiser makes of x with the help of the picture's own repetitions, in ROUNDS rounds.
 
-    Its estimate says which patches are alike; these are restored together; and it sees the result again with
-    a part of the noise left in, so that in the end both have their say.
+    Args:
+        x: (B C H W), with noise of deviation sigma (B).
+        least: noise that the denoiser knows, above 0.
 
-    least  noise that the denoiser knows, above 0
+    Returns:
+        The denoiser's own, what patches and denoiser are apart in the end, and their mean, which is the best.
+    """
+    first = clean = denoiser(x, sigma)
+    for _ in range(ROUNDS):
+        apart, clean = _round(denoiser, x, clean, sigma, least)
+    return first, apart, clean
+
+
+def _round(
+    denoiser: Denoiser, x: Tensor, clean: Tensor, sigma: Tensor, least: float
+) -> tuple[Tensor, Tensor]:
+    """An estimate says which patches are alike; these are restored together; and the denoiser sees the result
+    with a part of the noise left in, so that both have their say (as in NN3D, arXiv 1803.02112): how far they
+    are apart, and their mean.
+    """
+    pairs = zip(x, clean, sigma.tolist(), strict=True)
+    together = torch.stack([alike_together(*pair) for pair in pairs])  # (C H W)s -> (B C H W)
+    again = denoiser(together + LEFT * (x - together), (LEFT * sigma).clamp(min=least))
+    share = (SHARE * sigma).clamp(max=1)[:, None, None, None]  # (B) -> (B 1 1 1)
+    clean = together.lerp(again, share)
+    return together.sub_(again), clean
+
+
+def regrouped(denoiser: Denoiser, least: float, last_word: LastWord | None) -> Denoiser:
+    """The denoiser by its `estimates`, weighed by a network that knows them, where there is one, and a round
+    more that begins with what that says.
     """
 
     def grouped(x: Tensor, sigma: Tensor, /) -> Tensor:
         sigma = sigma.expand(len(x))  # (1) or (B) -> (B)
-        share = (SHARE * sigma).clamp(max=1)[:, None, None, None]  # (B) -> (B 1 1 1)
-        clean = denoiser(x, sigma)
-        for _ in range(ROUNDS):
-            pairs = zip(x, clean, sigma.tolist(), strict=True)
-            together = torch.stack([alike_together(*pair) for pair in pairs])  # (C H W)s -> (B C H W)
-            again = denoiser(together + LEFT * (x - together), (LEFT * sigma).clamp(min=least))
-            clean = together.lerp(again, share)
-        return clean
+        first, apart, clean = estimates(denoiser, x, sigma, least)
+        if last_word is not None:
+            clean = _by_rows(last_word, (x, first, apart, clean), sigma)
+        del first, apart  # as large as the picture
+        return _round(denoiser, x, clean, sigma, least)[1]
 
     return grouped
+
+
+def _by_rows(last_word: LastWord, parts: tuple[Tensor, ...], sigma: Tensor) -> Tensor:
+    clean = torch.empty_like(parts[0])
+    for top in range(0, clean.shape[-2], ROWS):
+        above = min(top, REACH)
+        seen = last_word(*(part[..., top - above : top + ROWS + REACH, :] for part in parts), sigma)
+        clean[..., top : top + ROWS, :] = seen[..., above : above + ROWS, :]
+    return clean
 
 
 def tiled(model: PixelDiffusion, options: Options) -> Denoiser:

@@ -146,7 +146,7 @@ def _denoise(
     if options.ensemble:
         denoiser = ensemble(denoiser)
     if options.alike:
-        denoiser = regrouped(denoiser, model.config.sigma_min)
+        denoiser = regrouped(denoiser, model.config.sigma_min, model.last_word)
 
     def start(seed: int) -> Tensor:
         whole = x[None].expand(1, 3, -1, -1)  # (C H W) -> (1 3 H W)
