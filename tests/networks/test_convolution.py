@@ -25,8 +25,9 @@ def test_it_is_the_plain_convolution(
 
     x, weight = (normal(*shape).to(memory_format=layout) for shape in ((3, 5, *size), (7, 5, 3, 3)))
     bias = normal(7) if biased else None
-    plain = F.conv2d(x, weight, bias, padding=1)
-    assert (winograd(x, weight, bias) - plain).abs().max() <= 1e-13 * plain.abs().max()
+    plain, found = F.conv2d(x, weight, bias, padding=1), winograd(x, weight, bias)
+    assert (found - plain).abs().max() <= 1e-13 * plain.abs().max()
+    assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("size", [(8, 5), (3, 3), (1, 2)])

@@ -90,7 +90,7 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None, *, doubled: bool = 
     if bias is not None:
         y += bias
     if not doubled:
-        y = y[:, :height, :width]
+        y = y[:, :height, :width].contiguous()  # a copy where the last tiles reach beyond the map
     return y.permute(0, 3, 1, 2)  # -> (B O H W)
 
 
