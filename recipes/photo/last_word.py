@@ -2,14 +2,16 @@
 
     python recipes/photo/last_word.py PHOTOS src/calotype/weights/photo/last_word.safetensors
 
-PHOTOS is what `calotype data photos` made.  First crops are denoised, each at a noise of its own, which takes
-an hour of a core; they are kept beside the output, and found there by a run that follows.
+PHOTOS is what `calotype data photos` made.  First crops are denoised, each at a noise of its own, in parts of
+which processes take one after another; they are kept beside the output, and a run that follows finds them.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import multiprocessing
 import random
 from pathlib import Path
 
@@ -25,9 +27,11 @@ from calotype.networks.last_word import LastWord
 from calotype.tasks.posterior import Options, ensemble, estimates, tiled
 
 CROP, SEEN = 128, 64
+PART = 100
 NOISE = ((10, 20), (20, 30), (30, 60))
 """Of 255; a crop's is even in one of these."""
 PAGES = 0.04
+TOLD = ("clean", "noisy", "first", "together", "again", "apart", "estimate")
 BATCH, RATE, WARMUP, DECAY, AVERAGE = 16, 2e-3, 100, 0.6, 0.005
 
 
@@ -53,21 +57,22 @@ def crops(folder: Path, count: int, chance: random.Random) -> list[Tensor]:
 
 
 @torch.inference_mode()
-def pairs(folder: Path, count: int, seed: int) -> dict[str, Tensor]:
-    """What the network is shown and what it should say, (N 3 CROP CROP) each, and sigma (N)."""
-    chance, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+def pairs(folder: Path, kept: Path, number: int) -> None:
+    """What the network is shown and what it should say, (PART 3 CROP CROP) each, and sigma (PART)."""
+    torch.set_num_threads(1)
+    chance, generator = random.Random(number), torch.Generator().manual_seed(number)
     model = native.load_pixel(find("photo"))
     denoiser = ensemble(tiled(model, Options()))
     rows = []
-    for i, clean in enumerate(crops(folder, count, chance)):
+    for clean in crops(folder, PART, chance):
         sigma = torch.tensor([2 * chance.uniform(*chance.choice(NOISE)) / 255])
         noisy = clean + sigma * torch.randn(clean.shape, generator=generator)
         known = estimates(denoiser, noisy[None], sigma, model.config.sigma_min)
         rows.append([clean, noisy, *(part[0] for part in known), sigma[0]])
-        print(f"{i + 1} of {count} crops", end="\r", flush=True)
-    names = ("clean", "noisy", "first", "apart", "estimate", "sigma")
     stacked = [torch.stack(column) for column in zip(*rows, strict=True)]
-    return {n: x.half() if x.ndim > 1 else x for n, x in zip(names, stacked, strict=True)}
+    named = dict(zip((*TOLD, "sigma"), stacked, strict=True))
+    save_file({n: x.half() if x.ndim > 1 else x for n, x in named.items()}, kept / f"{number}.partial")
+    (kept / f"{number}.partial").rename(kept / f"{number}.safetensors")
 
 
 def fit(data: dict[str, Tensor], steps: int, seed: int) -> LastWord:
@@ -89,9 +94,10 @@ def fit(data: dict[str, Tensor], steps: int, seed: int) -> LastWord:
             x = data[name][chosen, :, top : top + SEEN, left : left + SEEN].float().flip(flips)  # noqa: B023
             return x.mT if turned else x  # noqa: B023
 
-        sigma, clean, estimate = data["sigma"][chosen], part("clean"), part("estimate")
-        found = network(part("noisy"), part("first"), part("apart"), estimate, sigma)
-        error, before = ((x - clean).square().flatten(1).mean(1) for x in (found, estimate))  # (B)
+        sigma = data["sigma"][chosen]
+        clean, *told = (part(name) for name in TOLD)
+        found = network(*told, sigma)
+        error, before = ((x - clean).square().flatten(1).mean(1) for x in (found, told[-1]))  # (B)
         optimizer.zero_grad()
         (error + 1e-3 * sigma**2).log().mean().backward()
         optimizer.step()
@@ -111,14 +117,21 @@ def main() -> None:
     )
     parser.add_argument("photos", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--crops", type=int, default=400)
+    parser.add_argument("--parts", type=int, default=8, help=f"of {PART} crops each")
+    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     kept = given.out.with_suffix(".pairs")
-    if not kept.exists():
-        save_file(pairs(given.photos, given.crops, given.seed), kept)
-    network = fit(load_file(kept), given.steps, given.seed)
+    kept.mkdir(exist_ok=True)
+    files = [kept / f"{number}.safetensors" for number in range(given.parts)]
+    missing = [number for number, file in enumerate(files) if not file.exists()]
+    with multiprocessing.get_context("spawn").Pool(given.processes) as pool:
+        for _ in pool.imap_unordered(functools.partial(pairs, given.photos, kept), missing):
+            print(f"{PART} crops more", flush=True)
+    parts = [load_file(file) for file in files]
+    data = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    network = fit(data, given.steps, given.seed)
     tensors = {name: value.half() for name, value in network.state_dict().items()}
     of = native.load_pixel(find("photo")).weights_hash
     save_file(tensors, given.out, {"of_weights_sha256": of})

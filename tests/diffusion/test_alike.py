@@ -25,9 +25,8 @@ def stripes(height: int, width: int) -> Tensor:
     return torch.stack([weave, 0.5 * weave, -0.3 * weave])
 
 
-def by_hand(noisy: Tensor, estimate: Tensor, sigma: float) -> Tensor:
+def by_hand(noisy: Tensor, estimate: Tensor, sigma: float, side: int, reach: int) -> Tensor:
     """The paper's step patch by patch in float64, for sides that end with a patch."""
-    side, reach = alike.SIDE, alike.REACH
     noisy, estimate = noisy.double(), estimate.double()
     height, width = noisy.shape[-2:]
     total, count = torch.zeros_like(noisy), torch.zeros(height, width)
@@ -36,8 +35,8 @@ def by_hand(noisy: Tensor, estimate: Tensor, sigma: float) -> Tensor:
     def patch(of: Tensor, place: tuple[int, int]) -> Tensor:
         return of[:, place[0] : place[0] + side, place[1] : place[1] + side].flatten()
 
-    for r in range(0, height - side + 1, alike.STRIDE):
-        for c in range(0, width - side + 1, alike.STRIDE):
+    for r in range(0, height - side + 1, side // 2 + 1):
+        for c in range(0, width - side + 1, side // 2 + 1):
             own = patch(estimate, (r, c))
             near = [p for p in places if abs(p[0] - r) <= reach and abs(p[1] - c) <= reach]
             group = sorted(near, key=lambda p: float((patch(estimate, p) - own).square().sum()))
@@ -53,15 +52,16 @@ def by_hand(noisy: Tensor, estimate: Tensor, sigma: float) -> Tensor:
     return (total / count).float()
 
 
-def test_is_the_closed_form_of_each_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alike, "REACH", 4)
+@pytest.mark.parametrize(("side", "size"), [(5, (17, 20)), (7, (19, 23))])
+def test_is_the_closed_form_of_each_group(
+    side: int, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(alike, "GROUP", 12)
-    clean = stripes(17, 20)
-    estimate = clean + 0.05 * unit(3, 17, 20, seed=1)
-    noisy = clean + 0.3 * unit(3, 17, 20)
-    torch.testing.assert_close(
-        alike_together(noisy, estimate, 0.3), by_hand(noisy, estimate, 0.3), atol=2e-5, rtol=0
-    )
+    clean = stripes(*size)
+    estimate = clean + 0.05 * unit(3, *size, seed=1)
+    noisy = clean + 0.3 * unit(3, *size)
+    found = alike_together(noisy, estimate, 0.3, side, reach=4)
+    torch.testing.assert_close(found, by_hand(noisy, estimate, 0.3, side, reach=4), atol=2e-5, rtol=0)
 
 
 def test_a_pattern_helps_itself() -> None:
@@ -81,10 +81,10 @@ def test_blocks_leave_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 9), (5, 5), (6, 8), (4, 40), (33, 31)])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_any_size(size: tuple[int, int], channels: int) -> None:
+@pytest.mark.parametrize(("channels", "side"), [(1, 5), (3, 5), (3, 7)])
+def test_any_size(size: tuple[int, int], channels: int, side: int) -> None:
     x = unit(channels, *size)
-    found = alike_together(x, 0.8 * x, 0.3)
+    found = alike_together(x, 0.8 * x, 0.3, side)
     assert found.shape == x.shape
     assert torch.isfinite(found).all()
 

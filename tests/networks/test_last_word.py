@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from calotype.networks.last_word import LEAST, REACH, LastWord
+from calotype.networks.last_word import LEAST, PARTS, REACH, LastWord
 from calotype.tasks import posterior
 from calotype.tasks.posterior import regrouped
 
@@ -22,13 +22,13 @@ def trained() -> LastWord:
 
 def parts(height: int, width: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(2, 3, height, width, generator=generator) for _ in range(4)]
+    return [torch.randn(2, 3, height, width, generator=generator) for _ in range(PARTS)]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (4, 9), (20, 12)])
 def test_a_fresh_one_agrees_with_the_estimate(size: tuple[int, int]) -> None:
     told = parts(*size)
-    assert torch.equal(LastWord()(*told, torch.tensor([0.1, 0.3])), told[3])
+    assert torch.equal(LastWord()(*told, torch.tensor([0.1, 0.3])), told[-1])
 
 
 @torch.no_grad()
@@ -43,11 +43,9 @@ def test_a_pixel_hangs_on_its_surroundings_and_no_further(trained: LastWord) -> 
 @torch.no_grad()
 def test_below_the_noise_it_knows_it_says_the_same_in_smaller(trained: LastWord) -> None:
     """All it sees but the picture itself is in parts of the noise."""
-    noisy, first, apart, _ = parts(8, 8)
-    still = torch.zeros_like(noisy)
-    said = [
-        trained(noisy * s, first * s, apart * s, still, torch.full((2,), s)) / s for s in (LEAST, LEAST / 4)
-    ]
+    *told, still = parts(8, 8)
+    still.zero_()
+    said = [trained(*(part * s for part in told), still, torch.full((2,), s)) / s for s in (LEAST, LEAST / 4)]
     assert (said[0] - said[1]).abs().max() <= 1e-5 * said[0].abs().max()
 
 

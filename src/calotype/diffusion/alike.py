@@ -11,10 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SIDE, STRIDE = 5, 3
-"""Of patches, and from one that gathers a group to the next; not above SIDE, or pixels would be left out."""
-REACH, GROUP = 15, 40
-"""How far from it a group's patches lie at most, down and across, and how many they are."""
+GROUP = 40
+"""Patches that are restored together."""
 SPREAD = 1.2
 """What their covariance is multiplied by: an estimate varies less than the picture does."""
 BLOCK = 24
@@ -23,48 +21,53 @@ FAR = 1e3
 """Lies around the picture, unlike anything in it."""
 
 
-def alike_together(noisy: Tensor, estimate: Tensor, sigma: float) -> Tensor:
+def alike_together(noisy: Tensor, estimate: Tensor, sigma: float, side: int = 5, reach: int = 15) -> Tensor:
     """The expected clean picture, given a picture with white noise and a first estimate of it.
 
     Args:
         noisy: (C H W), its clean values in [-1, 1], any size.
         estimate: of its shape.
         sigma: the noise's deviation, above 0.
+        side: pixels of a patch's side; small ones keep detail, large ones tell patterns from noise.
+        reach: how far from it patches that are like it are looked for, down and across.
 
     Returns:
         (C H W).  Memory beyond it: three pictures.
     """
     height, width = noisy.shape[-2:]
-    # patches begin every STRIDE pixels, the last flush with the edge
-    right, below = (SIDE - side if side < SIDE else (SIDE - side) % STRIDE for side in (width, height))
+    # patches that gather a group begin every `stride` pixels, the last flush with the edge
+    stride = side // 2 + 1
+    right, below = (side - n if n < side else (side - n) % stride for n in (width, height))
     pair = F.pad(torch.stack([noisy, estimate]), (0, right, 0, below), mode="replicate")  # (2 C H' W')
-    rows, columns = ((side - SIDE) // STRIDE + 1 for side in pair.shape[-2:])
-    places = [side - SIDE + 1 for side in pair.shape[-2:]]
-    group = min(GROUP, min(REACH + 1, places[0]) * min(REACH + 1, places[1]))  # a corner sees the fewest
-    pair = F.pad(pair, (REACH,) * 4, value=FAR)
+    rows, columns = ((n - side) // stride + 1 for n in pair.shape[-2:])
+    places = [n - side + 1 for n in pair.shape[-2:]]
+    group = min(GROUP, min(reach + 1, places[0]) * min(reach + 1, places[1]))  # a corner sees the fewest
+    pair = F.pad(pair, (reach,) * 4, value=FAR)
     total, count = torch.zeros_like(pair[0]), torch.zeros_like(pair[0, :1])
-    for down in _windows(rows):
-        for across in _windows(columns):
-            sums, times = _block(pair[:, :, down, across], sigma, group)
+    for down in _windows(rows, side, stride, reach):
+        for across in _windows(columns, side, stride, reach):
+            sums, times = _block(pair[:, :, down, across], sigma, side, stride, reach, group)
             total[:, down, across] += sums
             count[:, down, across] += times
-    inside = slice(REACH, REACH + height), slice(REACH, REACH + width)
+    inside = slice(reach, reach + height), slice(reach, reach + width)
     clean: Tensor = total[:, *inside] / count[:, *inside]
     return clean
 
 
-def _windows(groups: int) -> Iterator[slice]:
+def _windows(groups: int, side: int, stride: int, reach: int) -> Iterator[slice]:
     """What each block of groups sees of the picture with its surroundings."""
     for first in range(0, groups, BLOCK):
         last = min(first + BLOCK, groups) - 1
-        yield slice(first * STRIDE, last * STRIDE + SIDE + 2 * REACH)
+        yield slice(first * stride, last * stride + side + 2 * reach)
 
 
-def _block(pair: Tensor, sigma: float, group: int) -> tuple[Tensor, Tensor]:
+def _block(
+    pair: Tensor, sigma: float, side: int, stride: int, reach: int, group: int
+) -> tuple[Tensor, Tensor]:
     """(2 C h w), noisy and estimate -> of each pixel what groups say, their sum (C h w), how many (1 h w)."""
     size = pair.shape[-2:]
-    noisy, estimate = F.unfold(pair, SIDE).mT  # (2 C h w) -> (2 C·S² L) -> two (L C·S²)
-    members = _alike(pair[1], group)  # (G K)
+    noisy, estimate = F.unfold(pair, side).mT  # (2 C h w) -> (2 C·S² L) -> two (L C·S²)
+    members = _alike(pair[1], side, stride, reach, group)  # (G K)
     own = estimate[members]  # (G K C·S²)
     mean = own.mean(1, keepdim=True)
     spread = (own - mean) * (SPREAD / max(1, group - 1)) ** 0.5  # C = spreadᵀ spread, of a rank below K
@@ -77,26 +80,26 @@ def _block(pair: Tensor, sigma: float, group: int) -> tuple[Tensor, Tensor]:
     times = noisy.new_zeros(len(noisy)).index_add_(0, members.flatten(), noisy.new_ones(members.numel()))
     # (L C·S²) -> (C h w), (L) -> (1 h w): overlapping patches add up
     return (
-        F.fold(sums.mT[None], size, SIDE)[0],
-        F.fold(times.expand(1, SIDE**2, -1), size, SIDE)[0],
+        F.fold(sums.mT[None], size, side)[0],
+        F.fold(times.expand(1, side**2, -1), size, side)[0],
     )
 
 
-def _alike(estimate: Tensor, group: int) -> Tensor:
-    """(C h w) -> for every STRIDE-th patch the places (G K) of the `group` patches most like it."""
-    height, width = (side - 2 * REACH for side in estimate.shape[-2:])
-    middle = estimate[:, REACH : REACH + height, REACH : REACH + width]
+def _alike(estimate: Tensor, side: int, stride: int, reach: int, group: int) -> Tensor:
+    """(C h w) -> for every `stride`-th patch the places (G K) of the `group` patches most like it."""
+    height, width = (n - 2 * reach for n in estimate.shape[-2:])
+    middle = estimate[:, reach : reach + height, reach : reach + width]
     apart = []
-    for down in range(2 * REACH + 1):
-        for across in range(2 * REACH + 1):
+    for down in range(2 * reach + 1):
+        for across in range(2 * reach + 1):
             step = middle - estimate[:, down : down + height, across : across + width]
-            apart.append(F.avg_pool2d(step.square_().sum(0, keepdim=True), SIDE, STRIDE))  # (1 G' G")
+            apart.append(F.avg_pool2d(step.square_().sum(0, keepdim=True), side, stride))  # (1 G' G")
     distance = torch.cat(apart)  # (O G' G")
     rows, columns = distance.shape[1:]
     nearest = distance.flatten(1).mT.contiguous().topk(group, largest=False, sorted=False).indices  # (G K)
-    line = width + 2 * REACH - SIDE + 1
-    reach = torch.arange(2 * REACH + 1, device=estimate.device)
-    offsets = (reach[:, None] * line + reach).flatten()  # (O)
-    starts = torch.arange(rows, device=estimate.device)[:, None] * STRIDE * line
-    starts = (starts + torch.arange(columns, device=estimate.device) * STRIDE).flatten()  # (G' G") -> (G)
+    line = width + 2 * reach - side + 1
+    steps = torch.arange(2 * reach + 1, device=estimate.device)
+    offsets = (steps[:, None] * line + steps).flatten()  # (O)
+    starts = torch.arange(rows, device=estimate.device)[:, None] * stride * line
+    starts = (starts + torch.arange(columns, device=estimate.device) * stride).flatten()  # (G' G") -> (G)
     return starts[:, None] + offsets[nearest]

@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-WIDTH, DEPTH = 16, 5
-REACH = DEPTH
+WIDTH, LAYERS, TIMES = 16, 5, 2
+"""Layers but the first and the last come TIMES times: deeper, and no larger."""
+REACH = 2 + TIMES * (LAYERS - 2)
 """Pixels on every side that a pixel hangs on."""
-PARTS = 4
+PARTS = 6
 LEAST, MOST = 20 / 255, 120 / 255
 """Noise that it learned on, its deviation in pictures in [-1, 1]; beyond it the nearer one is meant."""
 APART = 5.0
@@ -26,7 +27,7 @@ class LastWord(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        channels = [3 * PARTS + 1, *(DEPTH - 1) * [WIDTH], 3]
+        channels = [3 * PARTS + 1, *(LAYERS - 1) * [WIDTH], 3]
         self.layers = nn.ModuleList(
             nn.Conv2d(wide, narrow, 3, padding=1, padding_mode="replicate")
             for wide, narrow in pairwise(channels)
@@ -34,20 +35,30 @@ class LastWord(nn.Module):
         nn.init.zeros_(self.layers[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.layers[-1].bias)  # type: ignore[arg-type]
 
-    def forward(self, noisy: Tensor, first: Tensor, apart: Tensor, estimate: Tensor, sigma: Tensor) -> Tensor:
+    def forward(
+        self,
+        noisy: Tensor,
+        first: Tensor,
+        together: Tensor,
+        again: Tensor,
+        apart: Tensor,
+        estimate: Tensor,
+        sigma: Tensor,
+    ) -> Tensor:
         """The expected clean picture, (B 3 H W), as all here; clean ones lie in [-1, 1].
 
         Args:
-            first: an earlier estimate.
+            first, together, again: earlier estimates.
             apart: the difference of the two of which `estimate` is a mean.
             sigma: (B), the noise's deviation.
         """
         s = sigma[:, None, None, None]  # (B) -> (B 1 1 1)
         level = (s.clamp(LEAST, MOST).log() + 1.5).expand(-1, 1, *noisy.shape[-2:])
-        told = [(noisy - estimate) / s, (first - estimate) * APART / s, apart * APART / s, estimate]
-        h = torch.cat([*(_opposed(part) for part in told), level], 1)  # -> (B 13 H W)
+        unlike = [x.sub(estimate).mul_(APART / s) for x in (first, together, again)]
+        told = [(noisy - estimate) / s, *unlike, apart * APART / s, estimate]
+        h = torch.cat([*(_opposed(part) for part in told), level], 1)  # -> (B 19 H W)
         h = F.silu(self.layers[0](h))
-        for layer in self.layers[1:-1]:
+        for layer in TIMES * list(self.layers[1:-1]):
             h = h + F.silu(layer(h))
         clean: Tensor = estimate + _opposed(self.layers[-1](h), back=True) * s / APART
         return clean

@@ -24,10 +24,11 @@ from calotype.tasks.photo_file import Floats, Photo
 
 WAYS = 8
 """To turn and mirror a square."""
-ROUNDS, LEFT, SHARE = 2, 0.3, 1.25
-"""Of patches restored together: how often before the last word, how much of the noise the network is then
-shown, and how much of the result is the network's, times sigma (half at 51 of 255): the more noise, the less
-patches tell."""
+PATCHES = ((5, 15), (5, 15), (7, 20))
+"""Restored together, round by round: their side, and how far from it what is like one is looked for."""
+LEFT, SHARE = 0.3, 1.25
+"""How much of the noise the network is then shown, and how much of the result is the network's, times sigma
+(half at 51 of 255): the more noise, the less patches tell."""
 BAND, ROWS = 256, 64
 """Rows that are worked on at once: of noise, and of a last word, whose maps take twenty times a row."""
 
@@ -62,7 +63,7 @@ class Options:
     @property
     def passes_of_mean(self) -> int:
         """Of the whole picture through the network, for the one-pass mean."""
-        return (WAYS if self.ensemble else 1) * (1 + ROUNDS + 1 if self.alike else 1)
+        return (WAYS if self.ensemble else 1) * (1 + len(PATCHES) if self.alike else 1)
 
     def __post_init__(self) -> None:
         for name, least in (("samples", 0), ("steps", 1), ("tile", 32), ("overlap", 0)):
@@ -165,49 +166,49 @@ def ensemble(denoiser: Denoiser) -> Denoiser:
     return mean
 
 
-def estimates(denoiser: Denoiser, x: Tensor, sigma: Tensor, least: float) -> tuple[Tensor, Tensor, Tensor]:
-    """What a denoiser makes of x with the help of the picture's own repetitions, in ROUNDS rounds.
+def estimates(denoiser: Denoiser, x: Tensor, sigma: Tensor, least: float) -> tuple[Tensor, ...]:
+    """What a denoiser makes of x with the help of the picture's own repetitions, in two rounds.
 
     Args:
         x: (B C H W), with noise of deviation sigma (B).
         least: noise that the denoiser knows, above 0.
 
     Returns:
-        The denoiser's own, what patches and denoiser are apart in the end, and their mean, which is the best.
+        The denoiser's own, the first round's patches and what the denoiser makes of them, what the second
+        round's two are apart, and their mean, which is the best.
     """
-    first = clean = denoiser(x, sigma)
-    for _ in range(ROUNDS):
-        apart, clean = _round(denoiser, x, clean, sigma, least)
-    return first, apart, clean
+    first = denoiser(x, sigma)
+    together, again, clean = _round(denoiser, x, first, sigma, least, *PATCHES[0])
+    apart, other, clean = _round(denoiser, x, clean, sigma, least, *PATCHES[1])
+    apart -= other
+    return first, together, again, apart, clean
 
 
 def _round(
-    denoiser: Denoiser, x: Tensor, clean: Tensor, sigma: Tensor, least: float
-) -> tuple[Tensor, Tensor]:
+    denoiser: Denoiser, x: Tensor, clean: Tensor, sigma: Tensor, least: float, side: int, reach: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """An estimate says which patches are alike; these are restored together; and the denoiser sees the result
-    with a part of the noise left in, so that both have their say (as in NN3D, arXiv 1803.02112): how far they
-    are apart, and their mean.
+    with a part of the noise left in, so that both have their say (as in NN3D, arXiv 1803.02112): what either
+    says, and their mean.
     """
     pairs = zip(x, clean, sigma.tolist(), strict=True)
-    together = torch.stack([alike_together(*pair) for pair in pairs])  # (C H W)s -> (B C H W)
+    together = torch.stack([alike_together(*pair, side, reach) for pair in pairs])  # (C H W)s -> (B C H W)
     again = denoiser(together + LEFT * (x - together), (LEFT * sigma).clamp(min=least))
     share = (SHARE * sigma).clamp(max=1)[:, None, None, None]  # (B) -> (B 1 1 1)
-    clean = together.lerp(again, share)
-    return together.sub_(again), clean
+    return together, again, together.lerp(again, share)
 
 
 def regrouped(denoiser: Denoiser, least: float, last_word: LastWord | None) -> Denoiser:
-    """The denoiser by its `estimates`, weighed by a network that knows them, where there is one, and a round
-    more that begins with what that says.
+    """The denoiser by its `estimates`, weighed by a network that knows them, where there is one; and the mean
+    of that and of a round more, which begins with it.
     """
 
     def grouped(x: Tensor, sigma: Tensor, /) -> Tensor:
         sigma = sigma.expand(len(x))  # (1) or (B) -> (B)
-        first, apart, clean = estimates(denoiser, x, sigma, least)
-        if last_word is not None:
-            clean = _by_rows(last_word, (x, first, apart, clean), sigma)
-        del first, apart  # as large as the picture
-        return _round(denoiser, x, clean, sigma, least)[1]
+        known = estimates(denoiser, x, sigma, least)
+        said = known[-1] if last_word is None else _by_rows(last_word, (x, *known), sigma)
+        del known  # five pictures
+        return _round(denoiser, x, said, sigma, least, *PATCHES[-1])[2].add_(said).div_(2)
 
     return grouped
 
