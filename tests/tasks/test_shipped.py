@@ -68,7 +68,7 @@ COLOURS = {"red": (0, 24), "green": (70, 110), "blue": (135, 175), "purple": (18
 """Hues of Pillow's HSV, 0 to 255."""
 
 
-@pytest.mark.parametrize("colour", some(COLOURS, "red", "blue"))
+@pytest.mark.parametrize("colour", some(COLOURS, "red"))
 def test_the_picture_listens_to_its_colour_word(studio: calotype.Studio, colour: str) -> None:
     low, high = COLOURS[colour]
     right = 0
@@ -89,7 +89,7 @@ def test_the_command_and_its_replay(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert files.read(path)[1].model_name == "icons"
 
 
-@pytest.mark.parametrize("sampler", some(SAMPLERS, "euler_a", "dpmpp_sde"))
+@pytest.mark.parametrize("sampler", some(SAMPLERS, "euler_a"))
 def test_pixels_do_not_depend_on_company(studio: calotype.Studio, sampler: str) -> None:
     prompts = ["a red apple", "a green car", "一个红苹果"]
     among = studio.pictures(prompts, seed=3, steps=4, sampler=sampler)

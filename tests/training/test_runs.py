@@ -124,7 +124,7 @@ def test_an_interrupted_autoencoder_run_ends_with_the_same_bits(data: DataSet, t
         (),
         ("train_text_encoder=false",),
         ("noise_levels=logit_normal", "weighting=uniform"),
-        ("optimizer=muon",),
+        pytest.param(("optimizer=muon",), marks=pytest.mark.verify),
     ],
 )
 def test_an_interrupted_diffusion_run_ends_with_the_same_bits(
