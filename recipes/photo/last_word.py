@@ -133,7 +133,7 @@ def main() -> None:
     data = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     network = fit(data, given.steps, given.seed)
     tensors = {name: value.half() for name, value in network.state_dict().items()}
-    of = native.load_pixel(find("photo")).weights_hash
+    of = native.describe(find("photo")).weights_hash
     save_file(tensors, given.out, {"of_weights_sha256": of})
     print(f"{given.out}: {given.out.stat().st_size:,} bytes")
 

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from calotype.diffusion import alike
-from calotype.diffusion.alike import alike_together
+from calotype.diffusion.alike import Patches, alike_together
+
+SMALL = Patches(5, 15)
 
 
 def unit(*shape: int, seed: int = 0) -> Tensor:
@@ -60,7 +62,7 @@ def test_is_the_closed_form_of_each_group(
     clean = stripes(*size)
     estimate = clean + 0.05 * unit(3, *size, seed=1)
     noisy = clean + 0.3 * unit(3, *size)
-    found = alike_together(noisy, estimate, 0.3, side, reach=4)
+    found = alike_together(noisy, estimate, 0.3, Patches(side, 4))
     torch.testing.assert_close(found, by_hand(noisy, estimate, 0.3, side, reach=4), atol=2e-5, rtol=0)
 
 
@@ -69,22 +71,22 @@ def test_a_pattern_helps_itself() -> None:
     clean = stripes(60, 60)
     noisy = clean + 0.3 * unit(3, 60, 60)
     estimate = clean + 0.1 * unit(3, 60, 60, seed=1)
-    assert psnr(alike_together(noisy, estimate, 0.3), clean) > psnr(estimate, clean) + 4
+    assert psnr(alike_together(noisy, estimate, 0.3, SMALL), clean) > psnr(estimate, clean) + 4
 
 
 def test_blocks_leave_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     clean = stripes(70, 58)
     noisy, estimate = clean + 0.2 * unit(3, 70, 58), clean + 0.05 * unit(3, 70, 58, seed=1)
-    whole = alike_together(noisy, estimate, 0.2)
+    whole = alike_together(noisy, estimate, 0.2, SMALL)
     monkeypatch.setattr(alike, "BLOCK", 4)
-    torch.testing.assert_close(alike_together(noisy, estimate, 0.2), whole, atol=1e-5, rtol=0)
+    torch.testing.assert_close(alike_together(noisy, estimate, 0.2, SMALL), whole, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 9), (5, 5), (6, 8), (4, 40), (33, 31)])
 @pytest.mark.parametrize(("channels", "side"), [(1, 5), (3, 5), (3, 7)])
 def test_any_size(size: tuple[int, int], channels: int, side: int) -> None:
     x = unit(channels, *size)
-    found = alike_together(x, 0.8 * x, 0.3, side)
+    found = alike_together(x, 0.8 * x, 0.3, Patches(side, 15))
     assert found.shape == x.shape
     assert torch.isfinite(found).all()
 
@@ -93,6 +95,6 @@ def test_any_size(size: tuple[int, int], channels: int, side: int) -> None:
 def test_hardly_any_noise_and_very_much(sigma: float) -> None:
     clean = stripes(24, 24)
     noisy = clean + sigma * unit(3, 24, 24)
-    found = alike_together(noisy, clean, sigma)
+    found = alike_together(noisy, clean, sigma, SMALL)
     assert torch.isfinite(found).all()
     assert float((found - clean).abs().max()) < (0.01 if sigma < 1 else 1.5)

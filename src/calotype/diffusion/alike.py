@@ -6,6 +6,7 @@ estimate's patches give; a Gaussian's denoiser has a closed form, D(y) = m + C (
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,22 +22,36 @@ FAR = 1e3
 """Lies around the picture, unlike anything in it."""
 
 
-def alike_together(noisy: Tensor, estimate: Tensor, sigma: float, side: int = 5, reach: int = 15) -> Tensor:
+class Patches(NamedTuple):
+    """Which patches are restored together.
+
+    side   of each, in pixels; small ones keep detail, large ones tell patterns from noise
+    reach  how far from one those like it are looked for, down and across
+    """
+
+    side: int
+    reach: int
+
+    @property
+    def stride(self) -> int:
+        """From a patch that gathers a group to the next; not above `side`, or pixels would be left out."""
+        return self.side // 2 + 1
+
+
+def alike_together(noisy: Tensor, estimate: Tensor, sigma: float, patches: Patches) -> Tensor:
     """The expected clean picture, given a picture with white noise and a first estimate of it.
 
     Args:
         noisy: (C H W), its clean values in [-1, 1], any size.
         estimate: of its shape.
         sigma: the noise's deviation, above 0.
-        side: pixels of a patch's side; small ones keep detail, large ones tell patterns from noise.
-        reach: how far from it patches that are like it are looked for, down and across.
 
     Returns:
         (C H W).  Memory beyond it: three pictures.
     """
     height, width = noisy.shape[-2:]
     # patches that gather a group begin every `stride` pixels, the last flush with the edge
-    stride = side // 2 + 1
+    (side, reach), stride = patches, patches.stride
     right, below = (side - n if n < side else (side - n) % stride for n in (width, height))
     pair = F.pad(torch.stack([noisy, estimate]), (0, right, 0, below), mode="replicate")  # (2 C H' W')
     rows, columns = ((n - side) // stride + 1 for n in pair.shape[-2:])
@@ -44,9 +59,9 @@ def alike_together(noisy: Tensor, estimate: Tensor, sigma: float, side: int = 5,
     group = min(GROUP, min(reach + 1, places[0]) * min(reach + 1, places[1]))  # a corner sees the fewest
     pair = F.pad(pair, (reach,) * 4, value=FAR)
     total, count = torch.zeros_like(pair[0]), torch.zeros_like(pair[0, :1])
-    for down in _windows(rows, side, stride, reach):
-        for across in _windows(columns, side, stride, reach):
-            sums, times = _block(pair[:, :, down, across], sigma, side, stride, reach, group)
+    for down in _windows(rows, patches):
+        for across in _windows(columns, patches):
+            sums, times = _block(pair[:, :, down, across], sigma, patches, group)
             total[:, down, across] += sums
             count[:, down, across] += times
     inside = slice(reach, reach + height), slice(reach, reach + width)
@@ -54,20 +69,18 @@ def alike_together(noisy: Tensor, estimate: Tensor, sigma: float, side: int = 5,
     return clean
 
 
-def _windows(groups: int, side: int, stride: int, reach: int) -> Iterator[slice]:
+def _windows(groups: int, patches: Patches) -> Iterator[slice]:
     """What each block of groups sees of the picture with its surroundings."""
     for first in range(0, groups, BLOCK):
         last = min(first + BLOCK, groups) - 1
-        yield slice(first * stride, last * stride + side + 2 * reach)
+        yield slice(first * patches.stride, last * patches.stride + patches.side + 2 * patches.reach)
 
 
-def _block(
-    pair: Tensor, sigma: float, side: int, stride: int, reach: int, group: int
-) -> tuple[Tensor, Tensor]:
+def _block(pair: Tensor, sigma: float, patches: Patches, group: int) -> tuple[Tensor, Tensor]:
     """(2 C h w), noisy and estimate -> of each pixel what groups say, their sum (C h w), how many (1 h w)."""
-    size = pair.shape[-2:]
+    size, side = pair.shape[-2:], patches.side
     noisy, estimate = F.unfold(pair, side).mT  # (2 C h w) -> (2 C·S² L) -> two (L C·S²)
-    members = _alike(pair[1], side, stride, reach, group)  # (G K)
+    members = _alike(pair[1], patches, group)  # (G K)
     own = estimate[members]  # (G K C·S²)
     mean = own.mean(1, keepdim=True)
     spread = (own - mean) * (SPREAD / max(1, group - 1)) ** 0.5  # C = spreadᵀ spread, of a rank below K
@@ -85,8 +98,9 @@ def _block(
     )
 
 
-def _alike(estimate: Tensor, side: int, stride: int, reach: int, group: int) -> Tensor:
+def _alike(estimate: Tensor, patches: Patches, group: int) -> Tensor:
     """(C h w) -> for every `stride`-th patch the places (G K) of the `group` patches most like it."""
+    (side, reach), stride = patches, patches.stride
     height, width = (n - 2 * reach for n in estimate.shape[-2:])
     middle = estimate[:, reach : reach + height, reach : reach + width]
     apart = []

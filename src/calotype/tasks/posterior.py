@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from calotype.diffusion.alike import alike_together
+from calotype.diffusion.alike import Patches, alike_together
 from calotype.diffusion.denoiser import Denoiser
 from calotype.diffusion.noise import PictureNoise
 from calotype.diffusion.samplers import SAMPLERS
@@ -24,8 +24,8 @@ from calotype.tasks.photo_file import Floats, Photo
 
 WAYS = 8
 """To turn and mirror a square."""
-PATCHES = ((5, 15), (5, 15), (7, 20))
-"""Restored together, round by round: their side, and how far from it what is like one is looked for."""
+PATCHES = (Patches(5, 15), Patches(5, 15), Patches(7, 20))
+"""Restored together, round by round."""
 LEFT, SHARE = 0.3, 1.25
 """How much of the noise the network is then shown, and how much of the result is the network's, times sigma
 (half at 51 of 255): the more noise, the less patches tell."""
@@ -178,21 +178,21 @@ def estimates(denoiser: Denoiser, x: Tensor, sigma: Tensor, least: float) -> tup
         round's two are apart, and their mean, which is the best.
     """
     first = denoiser(x, sigma)
-    together, again, clean = _round(denoiser, x, first, sigma, least, *PATCHES[0])
-    apart, other, clean = _round(denoiser, x, clean, sigma, least, *PATCHES[1])
+    together, again, clean = _round(denoiser, x, first, sigma, least, PATCHES[0])
+    apart, other, clean = _round(denoiser, x, clean, sigma, least, PATCHES[1])
     apart -= other
     return first, together, again, apart, clean
 
 
 def _round(
-    denoiser: Denoiser, x: Tensor, clean: Tensor, sigma: Tensor, least: float, side: int, reach: int
+    denoiser: Denoiser, x: Tensor, clean: Tensor, sigma: Tensor, least: float, patches: Patches
 ) -> tuple[Tensor, Tensor, Tensor]:
     """An estimate says which patches are alike; these are restored together; and the denoiser sees the result
     with a part of the noise left in, so that both have their say (as in NN3D, arXiv 1803.02112): what either
     says, and their mean.
     """
     pairs = zip(x, clean, sigma.tolist(), strict=True)
-    together = torch.stack([alike_together(*pair, side, reach) for pair in pairs])  # (C H W)s -> (B C H W)
+    together = torch.stack([alike_together(*pair, patches) for pair in pairs])  # (C H W)s -> (B C H W)
     again = denoiser(together + LEFT * (x - together), (LEFT * sigma).clamp(min=least))
     share = (SHARE * sigma).clamp(max=1)[:, None, None, None]  # (B) -> (B 1 1 1)
     return together, again, together.lerp(again, share)
@@ -208,7 +208,7 @@ def regrouped(denoiser: Denoiser, least: float, last_word: LastWord | None) -> D
         known = estimates(denoiser, x, sigma, least)
         said = known[-1] if last_word is None else _by_rows(last_word, (x, *known), sigma)
         del known  # five pictures
-        return _round(denoiser, x, said, sigma, least, *PATCHES[-1])[2].add_(said).div_(2)
+        return _round(denoiser, x, said, sigma, least, PATCHES[-1])[2].add_(said).div_(2)
 
     return grouped
 
