@@ -1,7 +1,7 @@
 """Calotype beside diffusers on one file of weights: Stable Diffusion 1.5's shape, random numbers.
 
     python benchmarks/speed.py [--size 512] [--rounds 2] [--threads 2] [--dtype float32] [--weights FOLDER]
-        [--busy] [--cpp PYTHON] [--once]
+        [--busy] [--cpp PYTHON] [--short] [--once]
 
 Each side is a process of its own, asked alternately for the same work, so that what slows the machine slows
 both; of each figure the best of all rounds is taken. `load` ends where the first step could begin: weights
@@ -11,6 +11,7 @@ Peak memory is the process' VmHWM, mapped pages of the file included. On a machi
 counts the seconds of processor time that each side takes instead of the clock's; best with one thread.
 `--cpp` names an interpreter that has `stable-diffusion-cpp-python`, and makes stable-diffusion.cpp the third
 side: a step of it is half of what pictures of three steps and of one differ by.
+`--short` has Calotype work as where memory is short: float32 from 16 bits, widened anew by every call.
 `--once` does something else: each side is a fresh process that draws one picture of one step, from file to
 pixels, as a person asks for it; of these the seconds and the peak memory are told.
 """
@@ -31,9 +32,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from calotype.networks.narrow import Widen
 
 STEPS = 20
 GUIDANCE = 7.5
@@ -81,13 +85,15 @@ def weights(folder: Path | None) -> Iterator[Path]:
 class Ours:
     """Calotype as its own commands run it."""
 
+    widen: Widen | None = None
+
     def load(self, place: Path, size: int, dtype: torch.dtype, device: str) -> None:
         from calotype.checkpoints import shelf
         from calotype.tasks.generate import Encoded, generate
         from calotype.tasks.request import Request
         from calotype.tasks.studio import pick_device
 
-        self.model = shelf.load(place / FILE, pick_device(device), dtype)
+        self.model = shelf.load(place / FILE, pick_device(device), dtype, widen=self.widen)
         asked = Request(
             prompts=PROMPT, steps=1000, guidance=GUIDANCE, sampler="euler", seed=1, width=size, height=size
         )
@@ -173,12 +179,21 @@ def highest(process: int | str) -> int:
 
 
 def work(
-    name: str, place: Path, size: int, threads: int, dtype: torch.dtype, device: str, busy: bool
+    name: str,
+    place: Path,
+    size: int,
+    threads: int,
+    dtype: torch.dtype,
+    device: str,
+    busy: bool,
+    short: bool,
 ) -> None:
     """One side: reads a word a line, does it, answers with the seconds it took, or for `peak` with bytes."""
     torch.set_num_threads(threads)
     clock = time.process_time if busy else time.perf_counter
     side = SIDES[name]()
+    if isinstance(side, Ours) and short:
+        side.widen = "always"
     if name == "calotype":
         import calotype.tasks.studio  # noqa: F401
     else:
@@ -328,7 +343,8 @@ def flops(size: int) -> float:
 def measure(given: argparse.Namespace, place: Path) -> dict[str, Any]:
     """Everything, the two sides by turns."""
     dtype = getattr(torch, given.dtype)
-    options = [str(place), str(given.size), str(given.threads), given.dtype, given.device, str(given.busy)]
+    options = [str(place), str(given.size), str(given.threads), given.dtype, given.device]
+    options += [str(given.busy), str(given.short)]
     workers = {name: Worker([sys.executable, __file__, "--side", name, *options]) for name in SIDES}
     third = Third(given, place) if given.cpp else None
     seconds: dict[str, dict[str, list[float]]] = {name: {} for name in SIDES}
@@ -404,14 +420,15 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="a folder to keep them in; default: a temporary one")
     parser.add_argument("--busy", action="store_true", help="count processor time")
     parser.add_argument("--cpp", help="an interpreter that has stable-diffusion-cpp-python")
+    parser.add_argument("--short", action="store_true", help="Calotype as where memory is short")
     parser.add_argument("--once", action="store_true", help="one whole picture of one step instead")
     parser.add_argument("--drawn-once", nargs=4, help=argparse.SUPPRESS)
-    parser.add_argument("--side", nargs=7, help=argparse.SUPPRESS)
+    parser.add_argument("--side", nargs=8, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
-        name, place, size, threads, dtype, device, busy = given.side
+        name, place, size, threads, dtype, device, busy, short = given.side
         kind = getattr(torch, dtype)
-        work(name, Path(place), int(size), int(threads), kind, device, busy == "True")
+        work(name, Path(place), int(size), int(threads), kind, device, busy == "True", short == "True")
         return
     if given.drawn_once:
         folder, size, threads, dtype = given.drawn_once

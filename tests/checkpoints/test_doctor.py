@@ -68,6 +68,7 @@ def test_a_whole_model(weights: Weights, model: LatentDiffusion, write: Callable
         assert report.parameters[doctor.NETWORKS[part]] == count
     assert report.memory is not None
     assert report.memory.weights == 4 * sum(report.parameters.values())
+    assert report.memory.least == report.memory.weights  # nothing large enough to matter
     assert doctor.glance(path) == ("model", "Stable Diffusion 1.x")
 
 

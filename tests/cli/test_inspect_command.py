@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.checkpoints.families import CONFIGS, TOKENIZER
 
-from calotype.checkpoints import single_file
+from calotype.checkpoints import memory, shelf, single_file
 from calotype.checkpoints.convert import convert
 from calotype.cli import main as cli
 from calotype.models.latent_diffusion import build
@@ -47,10 +47,23 @@ def test_a_model(sd1: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ):
         assert told in out
     assert "SHA-256" not in out
+    assert "where memory is short" not in out
     code, out, err = run(capsys, "inspect", sd1, "--deep")
     assert code == 0
     for told in ("SHA-256", "AutoV1", "AutoV2", "AutoV3", "all finite"):
         assert told in out
+
+
+def test_what_it_takes_where_memory_is_short(
+    sd1: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    single_file.write(tmp_path / "half.safetensors", shelf.load(sd1), torch.float16, {})
+    monkeypatch.setattr(memory, "LEAST_STAYING", 0)
+    code, out, err = run(capsys, "inspect", tmp_path / "half.safetensors")
+    assert (code, err) == (0, "")
+    assert "on a CPU where memory is short" in out
+    told = json.loads(run(capsys, "inspect", tmp_path / "half.safetensors", "--json")[1])["memory"]
+    assert 0.5 * told["weights"] < told["least"] < 0.6 * told["weights"]
 
 
 def test_for_machines(sd1: Path, capsys: pytest.CaptureFixture[str]) -> None:

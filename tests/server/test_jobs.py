@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from calotype.checkpoints import native, shelf
+from calotype.checkpoints import memory, native, shelf
 from calotype.errors import CalotypeError, InputError, OutputError
 from calotype.models.latent_diffusion import LatentDiffusion
 from calotype.server.desk import Desk
@@ -335,6 +335,24 @@ def test_offloaded_models_take_the_room_of_one_network(tiny_model: LatentDiffusi
     assert whole.get("a").model.offload is None
     pictures = [models.get("a").generate("a red apple", seed=1, steps=1) for models in (whole, one)]
     assert pictures[0].tobytes() == pictures[1].tobytes()
+
+
+def test_a_model_larger_than_the_budget_draws_from_16_bits(
+    tiny_model: LatentDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    native.save(tmp_path / "a.safetensors", tiny_model)
+    files = {"a": tmp_path / "a.safetensors"}
+    monkeypatch.setattr(memory, "LEAST_STAYING", 0)
+    whole = Models(files, None, "cpu", None)
+    room = whole.known["a"].memory
+    short = Models(files, None, "cpu", room - 1)
+    assert 0.5 * room < short.known["a"].memory < 0.6 * room
+    pictures = [models.get("a").generate("a red apple", seed=1, steps=1) for models in (whole, short)]
+    assert pictures[0].tobytes() == pictures[1].tobytes()
+    convolution = short.get("a").model.denoiser.network.middle.block1.conv1  # type: ignore[union-attr]
+    assert convolution.weight.dtype == torch.float16
+    with pytest.raises(Refusal, match="larger --memory"):
+        Models(files, None, "cpu", room // 2).get("a")
 
 
 def test_models_draw_in_the_precision_that_the_owner_chose(

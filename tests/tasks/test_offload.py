@@ -15,7 +15,6 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 import calotype
 from calotype.checkpoints import memory, shelf
-from calotype.checkpoints.found import parameters
 from calotype.cli.main import run as command
 from calotype.models.latent_diffusion import LatentDiffusion
 from calotype.networks.autoencoder import Decoder, Encoder
@@ -140,15 +139,16 @@ def test_from_the_command_line(
 
 
 def test_when_memory_is_short(tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = shelf.recognise(tiny_file).config
-    count, device = parameters(config), torch.device("cpu")
-    model = shelf.load(tiny_file)
-    assert count == sum(p.numel() for part in model.parts().values() for p in part.parameters())
-    peak = memory.estimate(config, count).peak
-    monkeypatch.setattr(memory, "free", lambda _: peak)
-    assert not memory.short(config, count, device)
-    monkeypatch.setattr(memory, "free", lambda _: peak - 1)
-    assert memory.short(config, count, device)
-    assert not memory.short(config, count, device, itemsize=2)
+    found, device = shelf.recognise(tiny_file), torch.device("cpu")
+    model = found.load()
+    weights = sum(memory.held(found.stored).values())
+    assert weights == 4 * sum(p.numel() for part in model.parts().values() for p in part.parameters())
+    need = memory.estimate(found.config, weights)
+    monkeypatch.setattr(memory, "free", lambda _: need.peak)
+    assert not memory.short(need, device)
+    monkeypatch.setattr(memory, "free", lambda _: need.peak - 1)
+    assert memory.short(need, device)
+    halves = memory.estimate(found.config, sum(memory.held(found.stored, 2).values()), 2)
+    assert halves.peak == need.peak // 2
     monkeypatch.setattr(memory, "free", lambda _: None)  # nobody says
-    assert not memory.short(config, count, device)
+    assert not memory.short(need, device)

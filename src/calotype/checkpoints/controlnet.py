@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from calotype.checkpoints import compvis_names, detect, diffusers_config, diffusers_names, sizes
+from calotype.checkpoints import compvis_names, detect, diffusers_config, diffusers_names, memory, sizes
 from calotype.checkpoints.compvis_names import CONTROL
 from calotype.checkpoints.diffusers_folder import WEIGHTS
 from calotype.checkpoints.found import Piece
@@ -30,6 +30,7 @@ from calotype.models.config import ModelConfig
 from calotype.models.latent_diffusion import unfilled
 from calotype.networks.config import ControlNetConfig, UNetConfig
 from calotype.networks.controlnet import ControlNet
+from calotype.networks.narrow import Widen
 
 SETTINGS = "controlnet"
 """The name under which the weights' metadata holds the settings."""
@@ -77,15 +78,24 @@ class FoundControlNet:
             )
 
     def load(
-        self, device: torch.device | str = "cpu", dtype: torch.dtype | None = torch.float32
+        self,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = torch.float32,
+        *,
+        widen: Widen | None = "now",
     ) -> ControlNet:
-        """The network, weights in `dtype`, None for as they are stored; errors as `Found.load`'s."""
+        """The network, weights in `dtype`, None for as they are stored; `widen` and errors as
+        `Found.load`'s.
+        """
         try:
             with unfilled():
                 net = ControlNet(self.config)
         except InputError as error:
             raise CheckpointError(f"{self.path} makes no ControlNet: {error}") from None
-        filling(self.path, net, [self.piece], device, dtype)()
+        weights = sum(memory.held({"": self.piece.sources}).values())
+        short = memory.short(memory.Memory(weights, 0, 0), torch.device(device))
+        widen = widen or ("always" if short else "once")
+        filling(self.path, net, [self.piece], device, dtype, widen)()
         return net.eval()
 
 

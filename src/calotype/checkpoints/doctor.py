@@ -161,9 +161,14 @@ def _whole(found: Found, files: list[WeightsFile], format: str, metadata: Mappin
         metadata=metadata,
         averaged=_averaged(files),
         misfit=found.misfit(),
-        memory=memory.estimate(config, counts.total()),
+        memory=_memory(config, found.stored),
     )
     return _with_keys_judged(report, found)
+
+
+def _memory(config: ModelConfig, stored: memory.Stored) -> Memory:
+    whole, narrow = (sum(of(stored).values()) for of in (memory.held, memory.narrow))
+    return dataclasses.replace(memory.estimate(config, whole), least=narrow)
 
 
 def _with_keys_judged(report: Report, found: Found) -> Report:
@@ -199,7 +204,7 @@ def _with_keys_judged(report: Report, found: Found) -> Report:
 
 
 def _native(path: Path, file: WeightsFile) -> Report:
-    info = native_file.describe(path)
+    info, stored = native_file.describe(path), native_file.NativeFile(path).stored
     if isinstance(info.config, PixelConfig):
         named = f"{info.config.name}, {info.config.about}"
         report = _bare(path, [file], "model", named)
@@ -223,7 +228,7 @@ def _native(path: Path, file: WeightsFile) -> Report:
         decided="by Calotype's own metadata",
         parameters={NETWORKS.get(part, part): count for part, count in info.parameters.items()},
         misfit=wrong,
-        memory=memory.estimate(config, sum(info.parameters.values())),
+        memory=_memory(config, stored),
     )
     if wrong:
         problem = f"It {wrong}; its weights are not those of its config, so fetch or make it again."

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from calotype.conditioning.tokenizer import Tokenizer
     from calotype.models.latent_diffusion import LatentDiffusion
     from calotype.models.offload import Offload
+    from calotype.networks.narrow import Widen
 
 PartName = Literal["autoencoder", "text_encoder", "denoiser", "ControlNet"]
 
@@ -138,16 +139,31 @@ class Found:
         device: torch.device | str = "cpu",
         dtype: torch.dtype | str | None = "float32",
         offload: Offload | None = None,
+        *,
+        widen: Widen | None = "now",
     ) -> LatentDiffusion:
         """The whole model, weights in `dtype`, torch's own or its name, None for as they are stored.
 
         Weights that need not change are views of the file, which is mapped into memory. With `offload`, which
         then says where and in what they work, they stay in the file until a part is brought to work.
+
+        widen  when 16-bit weights of large layers become float32, to draw on a CPU (networks/narrow.py); None
+               for "once", or "always" where the model would not fit into memory otherwise
+
         Raises CheckpointError where tensors are missing, unknown or misshapen.
         """
         from calotype.checkpoints.loading import load
 
-        return load(self, device, dtype, offload)
+        return load(self, device, dtype, offload, widen)
+
+    @property
+    def stored(self) -> dict[str, dict[str, Source]]:
+        """Where the tensors of every part lie, by our names."""
+        parts: dict[str, dict[str, Source]] = {}
+        for piece in self.pieces:
+            named = {piece.place + name: source for name, source in piece.sources.items()}
+            parts.setdefault(piece.part, {}).update(named)
+        return parts
 
     def refuse_unknown(self) -> None:
         """CheckpointError where the file holds tensors that belong to none of the networks."""

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from calotype.checkpoints import memory
 from calotype.checkpoints.found import Found, Piece, homes, misfit
 from calotype.checkpoints.weights import WeightsFile
 from calotype.errors import CheckpointError, InputError
 from calotype.models.latent_diffusion import LatentDiffusion, build, unfilled
 from calotype.models.offload import Fill, Offload
+from calotype.networks.narrow import Narrow, Widen, form, narrow_layers
 
 
 def load(
-    found: Found, device: torch.device | str, dtype: torch.dtype | str | None, offload: Offload | None
+    found: Found,
+    device: torch.device | str,
+    dtype: torch.dtype | str | None,
+    offload: Offload | None,
+    widen: Widen | None,
 ) -> LatentDiffusion:
     """As `Found.load`."""
     found.refuse_unknown()
@@ -25,10 +32,12 @@ def load(
             model = build(found.config, found.tokenizer())
     except InputError as error:
         raise CheckpointError(f"{found.path} makes no model: {error}") from None
+    device = torch.device(device)
+    widen = widen or memory.way(found.config, found.stored, device, one_by_one=offload is not None)
     fills = {}
     for part, module in model.parts().items():
         pieces = [piece for piece in found.pieces if piece.part == part]
-        fills[part] = filling(found.path, module, pieces, device, in_torch(dtype))
+        fills[part] = filling(found.path, module, pieces, device, in_torch(dtype), widen)
     return placed(model, fills, offload).replace(weights_hash=found.fingerprint())
 
 
@@ -54,9 +63,10 @@ def filling(
     pieces: list[Piece],
     device: torch.device | str,
     dtype: torch.dtype | None,
+    widen: Widen = "now",
 ) -> Fill:
     """What gives a module built on the meta device its tensors; CheckpointError where names or shapes are not
-    those that it has.
+    those that it has.  widen: as `Found.load`'s.
     """
     for piece in pieces:
         piece.refuse_unknown()
@@ -64,28 +74,63 @@ def filling(
     problem = misfit(shapes, pieces)
     if problem:
         raise CheckpointError(f"{path} {problem}; its weights are not those of its model.")
-    return partial(_fill, module, pieces, torch.device(device), dtype)
+    device = torch.device(device)
+    stay = staying(module, device, dtype) if widen != "now" else {}
+
+    def fill() -> Callable[[], None]:
+        state: dict[str, Tensor] = {}
+        for name, (piece, source) in homes(pieces).items():
+            value = source.take(piece.file.tensor(source.name))
+            layer = stay.get(name)
+            state[name] = taken(piece.file, source.name, value, device, dtype, stays=layer is not None)
+            if layer is not None:
+                keep(layer, piece.part, widen, partial(piece.file.forget, source.name))
+        module.load_state_dict(state, assign=True)
+        return forget
+
+    def forget() -> None:
+        for piece, source in homes(pieces).values():
+            piece.file.forget(source.name)
+
+    return fill
 
 
-def _fill(module: nn.Module, pieces: list[Piece], device: torch.device, dtype: torch.dtype | None) -> None:
-    state: dict[str, Tensor] = {}
-    for name, (piece, source) in homes(pieces).items():
-        value = source.take(piece.file.tensor(source.name))
-        state[name] = taken(piece.file, source.name, value, device, dtype)
-    module.load_state_dict(state, assign=True)
+def staying(module: nn.Module, device: torch.device, dtype: torch.dtype | None) -> dict[str, Narrow]:
+    """The layers whose weights may stay in their file, if it has 16 bits of them, by the weights' names: on a
+    CPU in float32, and where that spares anything.
+    """
+    if device.type != "cpu" or dtype != torch.float32:
+        return {}
+    layers = {f"{path}.weight": layer for path, layer in narrow_layers(module).items()}
+    size = sum(2 * layer.weight.numel() for layer in layers.values())
+    return layers if size >= memory.LEAST_STAYING else {}
+
+
+def keep(layer: Narrow, part: str, widen: Widen, forget: Callable[[], None]) -> None:
+    """Tells a layer what to do with its wide weight: what works once for a picture gains nothing by keeping
+    it, and need not hold the file's pages meanwhile.
+    """
+    layer.keeps = widen == "once" and part not in ("autoencoder", "text_encoder")
+    layer.after_widening = forget if widen == "once" else None
 
 
 def taken(
-    file: WeightsFile, name: str, value: Tensor, device: torch.device, dtype: torch.dtype | None
+    file: WeightsFile,
+    name: str,
+    value: Tensor,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    *,
+    stays: bool = False,
 ) -> Tensor:
-    """`value`, read as `name`, where it is to work, floats in `dtype`, None for as they are; what must be
-    copied anyway lies as the kernels like it, and its pages of the file leave memory.
+    """`value`, read as `name`, where it is to work, floats in `dtype`, None for as they are, and as it is too
+    where it `stays` and has 16 bits; what must be copied anyway lies as the kernels like it, and its pages of
+    the file leave memory.
     """
-    if dtype is None or not value.is_floating_point():
+    if dtype is None or not value.is_floating_point() or (stays and value.itemsize == 2):
         dtype = value.dtype
     if (value.device.type, value.dtype) == (device.type, dtype):
         return value
-    form = torch.channels_last if value.ndim == 4 else torch.preserve_format
-    working = value.to(device, dtype, memory_format=form)
+    working = value.to(device, dtype, memory_format=form(value))
     file.forget(name)
     return working

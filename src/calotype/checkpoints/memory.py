@@ -3,31 +3,53 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from calotype.checkpoints.number_type import NumberType
 from calotype.models.config import ModelConfig
 
 if TYPE_CHECKING:
     import torch
 
+    from calotype.networks.narrow import Widen
+
 FLOAT = 4  # bytes, of the float32 in which Calotype computes unless told otherwise
 HALVES = 2  # with and without the prompt, for guidance
+LEAST_STAYING = 2**26
+"""Bytes of a network's 16-bit weights below which widening them on load takes no time worth a word."""
+
+
+class Tensor(Protocol):
+    """What a file says of one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> NumberType: ...
+
+
+Stored = Mapping[str, Mapping[str, Tensor]]
+"""The tensors of a model's parts, by part and by Calotype's own names in it."""
 
 
 @dataclass(frozen=True)
 class Memory:
     """Bytes.
 
-    weights   of all networks in float32, as they are loaded by default
+    weights   of all networks
     drawing   the U-Net's maps besides, for one guided picture of the model's own size (an estimate)
     decoding  the same of the autoencoder's decoder, which runs after it
+    least     of weights on a CPU in float32 where memory is short; None where nobody reckoned it
     """
 
     weights: int
     drawing: int
     decoding: int
+    least: int | None = None
 
     @property
     def peak(self) -> int:
@@ -35,9 +57,40 @@ class Memory:
         return self.weights + max(self.drawing, self.decoding)
 
 
-def estimate(config: ModelConfig, parameters: int) -> Memory:
-    """For a model of so many numbers, at the size of picture it was trained on."""
-    return Memory(parameters * FLOAT, _unet(config), _decoder(config))
+def estimate(config: ModelConfig, weights: int, itemsize: int = FLOAT) -> Memory:
+    """For a model of so many bytes that computes in numbers of `itemsize` bytes, at the size of picture that
+    it was trained on.
+    """
+    return Memory(weights, _unet(config) * itemsize // FLOAT, _decoder(config) * itemsize // FLOAT)
+
+
+def held(stored: Stored, itemsize: int = FLOAT) -> dict[str, int]:
+    """Bytes of each part's weights, in numbers of `itemsize` bytes."""
+    return {
+        part: itemsize * sum(prod(told.shape) for told in tensors.values())
+        for part, tensors in stored.items()
+    }
+
+
+def narrow(stored: Stored) -> dict[str, int]:
+    """Bytes of each part's weights, to draw in float32 on a CPU with layers that widen 16 bits each time."""
+    return {part: _narrow(tensors) for part, tensors in stored.items()}
+
+
+def _narrow(tensors: Mapping[str, Tensor]) -> int:
+    sizes = {name: prod(told.shape) for name, told in tensors.items()}
+    staying = sum(sizes[name] for name, told in tensors.items() if _may_stay(name, told))
+    return FLOAT * sum(sizes.values()) - (2 * staying if 2 * staying >= LEAST_STAYING else 0)
+
+
+def _may_stay(name: str, told: Tensor) -> bool:
+    """Whether it is the weight of a layer that works from 16 bits (networks/narrow.py), as far as names tell
+    without building the network: wrong for a hundredth of the weights.
+    """
+    if told.dtype.name not in ("float16", "bfloat16") or "embedding" in name:
+        return False
+    strided = ".resample." in name and ("down." in name or name.startswith("encoder."))
+    return len(told.shape) == 2 or (told.shape[2:] == (3, 3) and not strided)
 
 
 def _unet(config: ModelConfig) -> int:
@@ -81,10 +134,17 @@ def peak() -> int:
         return most if sys.platform == "darwin" else 1024 * most
 
 
-def short(config: ModelConfig, parameters: int, device: torch.device, itemsize: int = FLOAT) -> bool:
+def short(need: Memory, device: torch.device) -> bool:
     """Whether the device has no room for all networks of a model at once and what one of them computes."""
     room = free(device)
-    return room is not None and estimate(config, parameters).peak * itemsize > room * FLOAT
+    return room is not None and need.peak > room
+
+
+def way(config: ModelConfig, stored: Stored, device: torch.device, *, one_by_one: bool) -> Widen:
+    """How the layers of a model may widen their weights in the memory that is free."""
+    parts = held(stored).values()
+    at_once = max(parts) if one_by_one else sum(parts)
+    return "always" if short(estimate(config, at_once), device) else "once"
 
 
 def free(device: torch.device) -> int | None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from torch import Tensor, nn
 
 import calotype
 from calotype import __version__
-from calotype.checkpoints.loading import placed, taken
+from calotype.checkpoints import memory
+from calotype.checkpoints.loading import keep, placed, staying, taken
 from calotype.checkpoints.native_file import PARTS, PIXEL, FileInfo, NativeFile, describe, latent_config
 from calotype.checkpoints.weights import as_dtype, some, write_safetensors
 from calotype.checkpoints.weights_file import open_weights
@@ -32,6 +34,7 @@ from calotype.models.offload import Fill, Offload
 from calotype.models.pixel_diffusion import PixelDiffusion, build_pixel
 from calotype.networks.autoencoder import Autoencoder
 from calotype.networks.last_word import LastWord
+from calotype.networks.narrow import Widen
 
 __all__ = [
     "OUTLINE",
@@ -157,7 +160,12 @@ def _tokenizer(file: NativeFile, config: ModelConfig) -> Tokenizer | None:
 
 
 def _filling(
-    file: NativeFile, part: str, module: nn.Module, device: torch.device | str, dtype: torch.dtype | None
+    file: NativeFile,
+    part: str,
+    module: nn.Module,
+    device: torch.device | str,
+    dtype: torch.dtype | None,
+    widen: Widen = "now",
 ) -> Fill:
     """What gives the module, built on the meta device, its tensors; strict in names and shapes."""
     wanted = {f"{part}.{name}": tuple(value.shape) for name, value in module.state_dict().items()}
@@ -178,14 +186,23 @@ def _filling(
             f"{file.path} {' and '.join(problems)}; its weights are not those of its config."
         )
 
-    def fill() -> None:
+    device = torch.device(device)
+    stay = staying(module, device, dtype) if widen != "now" else {}
+
+    def forget() -> None:
+        for name in stored:
+            file.weights.forget(name)
+
+    def fill() -> Callable[[], None]:
         state = {}
         for name in stored:
-            value = file.weights.tensor(name)
-            state[name.removeprefix(part + ".")] = taken(
-                file.weights, name, value, torch.device(device), dtype
-            )
+            own, value = name.removeprefix(part + "."), file.weights.tensor(name)
+            layer = stay.get(own)
+            state[own] = taken(file.weights, name, value, device, dtype, stays=layer is not None)
+            if layer is not None:
+                keep(layer, part, widen, partial(file.weights.forget, name))
         module.load_state_dict(state, assign=True)
+        return forget
 
     return fill
 
@@ -206,9 +223,11 @@ def load(
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = torch.float32,
     offload: Offload | None = None,
+    *,
+    widen: Widen | None = "now",
 ) -> LatentDiffusion:
     """The whole model, ready for use, weights in `dtype` (None for as they are stored) on `device`; `offload`
-    as `Found.load` takes it.
+    and `widen` as `Found.load` takes them.
 
     Raises CheckpointError: not a file, cut short, another format, a config of the wrong kind, a part or a
     key missing, unknown or misshapen.
@@ -218,6 +237,8 @@ def load(
     tokenizer = _tokenizer(file, config)
     with unfilled():
         model = build(config, tokenizer)
+    device = torch.device(device)
+    widen = widen or memory.way(config, file.stored, device, one_by_one=offload is not None)
     fills = {}
     for part, module in model.parts().items():
         if any(True for _ in module.parameters()) and not any(k.startswith(part + ".") for k in file.shapes):
@@ -225,7 +246,7 @@ def load(
                 f"{file.path} has no {part.replace('_', ' ')}, only a part of a model; "
                 "name a whole one, or train the rest with `calotype train diffusion`."
             )
-        fills[part] = _filling(file, part, module, device, dtype)
+        fills[part] = _filling(file, part, module, device, dtype, widen)
     unknown = [name for name in file.shapes if name.partition(".")[0] not in PARTS]
     if unknown:
         raise CheckpointError(f"{file.path} has unknown {some(unknown)}; the file needs a newer Calotype.")

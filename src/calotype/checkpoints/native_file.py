@@ -9,6 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
 
+from calotype.checkpoints.tensor_info import TensorInfo
 from calotype.checkpoints.weights_file import open_weights
 from calotype.errors import CheckpointError, InputError
 from calotype.models.config import ModelConfig
@@ -51,6 +52,15 @@ class NativeFile:
                 f"{self.path} holds weights, but is not a checkpoint of Calotype's (its metadata lack "
                 "format=calotype); name a file written by `calotype train`."
             )
+
+    @property
+    def stored(self) -> dict[str, dict[str, TensorInfo]]:
+        """What it holds of every part."""
+        parts: dict[str, dict[str, TensorInfo]] = {}
+        for name, told in self.weights.shapes.items():
+            part, _, own = name.partition(".")
+            parts.setdefault(part, {})[own] = told
+        return parts
 
     def text(self, key: str) -> str:
         if key not in self.metadata:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import calotype
-from calotype.checkpoints import collection, diffusers_folder, hub, native_file, single_file, sizes
+from calotype.checkpoints import collection, diffusers_folder, hub, memory, native_file, single_file, sizes
 from calotype.checkpoints.found import Found, Piece
+from calotype.checkpoints.names import Source
+from calotype.checkpoints.tensor_info import TensorInfo
 from calotype.checkpoints.weights import open_component
 from calotype.checkpoints.weights_file import open_weights
 from calotype.errors import CheckpointError, InputError
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
     from calotype.models.latent_diffusion import LatentDiffusion
     from calotype.models.offload import Offload
+    from calotype.networks.narrow import Widen
 
 
 def shipped() -> dict[str, Path]:
@@ -72,25 +76,36 @@ class Native:
     config: ModelConfig
     vae: Piece | None = None
 
+    @property
+    def stored(self) -> Mapping[str, Mapping[str, TensorInfo | Source]]:
+        """As `Found.stored`."""
+        own = native_file.NativeFile(self.path).stored
+        return own if self.vae is None else {**own, "autoencoder": self.vae.sources}
+
     def load(
         self,
         device: torch.device | str = "cpu",
         dtype: torch.dtype | str | None = "float32",
         offload: Offload | None = None,
+        *,
+        widen: Widen | None = "now",
     ) -> LatentDiffusion:
         """As `native.load`."""
+        import torch
+
         from calotype.checkpoints import native
         from calotype.checkpoints.loading import filling, in_torch, placed
         from calotype.models.latent_diffusion import unfilled
         from calotype.networks.autoencoder import Autoencoder
 
-        dtype = in_torch(dtype)
-        model = native.load(self.path, device, dtype, offload)
+        dtype, device = in_torch(dtype), torch.device(device)
+        widen = widen or memory.way(self.config, self.stored, device, one_by_one=offload is not None)
+        model = native.load(self.path, device, dtype, offload, widen=widen)
         if self.vae is None or self.config.autoencoder is None:
             return model
         with unfilled():
             autoencoder = Autoencoder(self.config.autoencoder)
-        fill = filling(self.vae.file.path, autoencoder, [self.vae], device, dtype)
+        fill = filling(self.vae.file.path, autoencoder, [self.vae], device, dtype, widen)
         changed = hashlib.sha256(f"{model.weights_hash} {self.vae.fingerprint()}".encode()).hexdigest()
         model = model.replace(
             config=self.config, autoencoder=autoencoder.eval(), weights_hash=f"sampled-{changed}"
@@ -129,15 +144,16 @@ def load(
     prediction: str | None = None,
     vae: str | Path | None = None,
     offload: Offload | None = None,
+    widen: Widen | None = "now",
 ) -> LatentDiffusion:
     """The whole model, ready for use; `dtype` torch's own or its name, None for the precisions as stored.
 
-    vae      as in `recognise`
-    offload  as in `Found.load`
+    vae             as in `recognise`
+    offload, widen  as in `Found.load`
 
     Raises CheckpointError as `recognise` does, and where tensors are missing, unknown or misshapen.
     """
-    return recognise(path, prediction, vae).load(device, dtype, offload)
+    return recognise(path, prediction, vae).load(device, dtype, offload, widen=widen)
 
 
 def _autoencoder(path: Path) -> Piece:

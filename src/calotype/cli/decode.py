@@ -64,7 +64,7 @@ def decode(
         on = pick_device(device)
         dtype = DTYPES[parse(precision)]
         alone = Offload(on, dtype)  # of all networks the decoder is read
-        loaded = shelf.load(place, on, dtype, prediction=prediction, vae=vae, offload=alone)
+        loaded = shelf.load(place, on, dtype, prediction=prediction, vae=vae, offload=alone, widen=None)
         for (made, record), path in zip(found, paths, strict=True):
             if (model or record.request.model, record.precision) == (name, precision):
                 checked = guards.checks(is_shipped(loaded, record.request))

@@ -98,7 +98,8 @@ def draw(
         files.keep_sources([*paths, *sheets, *animations], named)
         if compiled:
             check_compiler(place)
-        loaded = found.load(place, dtype, _offload(found, asked, place, dtype, offload))
+        one_by_one = _offload(found, asked, place, dtype, offload)
+        loaded = found.load(place, dtype, one_by_one, widen="now" if compiled else None)
         if compiled:
             compile_networks(loaded)
     pictures: list[Picture] = []
@@ -160,7 +161,9 @@ def _offload(
 
     if wished is None:
         once = asked.pictures == 1 and asked.hires_from is None and asked.refiner is None
-        wished = once or memory.short(found.config, parameters(found.config), place, dtype.itemsize)
+        size = dtype.itemsize
+        need = memory.estimate(found.config, size * parameters(found.config), size)
+        wished = once or memory.short(need, place)
         if wished and not once:
             print("calotype: memory is short; networks are loaded one at a time", file=sys.stderr)
     return Offload(place, dtype) if wished else None
@@ -181,7 +184,7 @@ def _probe(path: Path, place: torch.device, prediction: str | None, vae: str | N
 
     if prediction is not None:
         raise InputError("--prediction says what --probe would find out; give one of them.")
-    model = shelf.load(path, place, vae=vae)
+    model = shelf.load(path, place, vae=vae, widen=None)
     kind = probe(model).required(model)
     print(f"calotype: the network of {path} predicts {kind}", file=sys.stderr)
     return None if kind == model.config.parameterization else kind

@@ -100,11 +100,13 @@ def _lines(report: Report, answer: Answer | None) -> list[str]:
     rows += [("keys", line) for line in _keys(report)]
     if report.memory is not None:
         need = report.memory
+        spared = need.least is not None and need.least < need.weights
+        least = f" ({_size(need.least or 0)} on a CPU where memory is short)" if spared else ""
         rows.append(
             (
                 "memory",
-                f"{_size(need.weights)} of weights in float32, and an estimated {_size(need.drawing)} while "
-                f"drawing, {_size(need.decoding)} while decoding one picture",
+                f"{_size(need.weights)} of weights in float32{least}, and an estimated "
+                f"{_size(need.drawing)} while drawing, {_size(need.decoding)} while decoding one picture",
             )
         )
     if report.config is not None:

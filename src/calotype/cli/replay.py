@@ -50,7 +50,12 @@ def replay(
     # a name that only the picture gives is never fetched
     path = its_model(record.request.model) if model is None else shelf.find(model, fetch=True)
     loaded = shelf.load(
-        path, pick_device(device), DTYPES[parse(record.precision)], prediction=prediction, vae=vae
+        path,
+        pick_device(device),
+        DTYPES[parse(record.precision)],
+        prediction=prediction,
+        vae=vae,
+        widen=None,
     )
     identical = False
     for event in watched(replay(loaded, picture, made, record), clock):

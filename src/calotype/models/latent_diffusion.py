@@ -23,6 +23,7 @@ from calotype.models.config import ModelConfig
 from calotype.models.controls import Controls
 from calotype.models.offload import Offload
 from calotype.networks.autoencoder import Autoencoder, IdentityAutoencoder
+from calotype.networks.narrow import working_dtype
 from calotype.networks.unet import UNet
 
 
@@ -54,13 +55,13 @@ class NetworkDenoiser(nn.Module):
 
         A sigma of one entry serves all rows.
 
-        The network runs in its weights' own dtype; everything outside it stays in x's.
+        The network runs in its own dtype; everything outside it stays in x's.
         """
         return self.with_condition(condition)(x, sigma)
 
     def with_condition(self, condition: Conditioning) -> Denoiser:
         """The denoiser a sampler sees."""
-        dtype = next(self.network.parameters()).dtype
+        dtype = working_dtype(self.network)
         return as_denoiser(self.raw(condition.to(dtype=dtype)), self.parameterization, dtype)
 
     def raw(self, known: Conditioning) -> Callable[[Tensor, Tensor], Tensor]:
@@ -131,7 +132,7 @@ class LatentDiffusion:
     @property
     def dtype(self) -> torch.dtype:
         """In what the denoiser computes."""
-        return next(self.denoiser.parameters()).dtype if self.offload is None else self.offload.dtype
+        return working_dtype(self.denoiser) if self.offload is None else self.offload.dtype
 
 
 def build(config: ModelConfig, tokenizer: Tokenizer | None, seed: int = 0) -> LatentDiffusion:

@@ -11,8 +11,12 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-Fill = Callable[[], None]
-"""Gives a network that has shapes but no numbers its weights."""
+from calotype.models.allocation import give_back
+
+Fill = Callable[[], Callable[[], None]]
+"""Gives a network that has shapes but no numbers its weights; the answer lets go of their file's pages, once
+the network rests.
+"""
 
 
 class Offload:
@@ -22,7 +26,8 @@ class Offload:
         """`beside`: the networks of another model, of which none stays when one of these comes."""
         self.device, self.dtype = torch.device(device), dtype
         self._networks: dict[str, tuple[nn.Module, Fill]] = {}
-        self._working: list[nn.Module] = [] if beside is None else beside._working
+        self._working: list[tuple[nn.Module, Callable[[], None]]]
+        self._working = [] if beside is None else beside._working
 
     def keep(self, name: str, network: nn.Module, fill: Fill) -> None:
         """A network without numbers, which `fill` gives it."""
@@ -31,13 +36,16 @@ class Offload:
     def bring(self, name: str) -> None:
         """The network can work now, and no other can."""
         network, fill = self._networks[name]
-        if self._working and self._working[0] is network:
+        if self._working and self._working[0][0] is network:
             return
         self.rest()
-        fill()
-        self._working.append(network)
+        self._working.append((network, fill()))
 
     def rest(self) -> None:
         """No network holds memory."""
         while self._working:
-            self._working.pop().to("meta")
+            network, forget = self._working.pop()
+            network.to("meta")
+            forget()
+            if self.device.type == "cpu":
+                give_back()

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from calotype.networks.narrow import Linear
 from calotype.networks.norm import GroupNorm
 
 
@@ -49,10 +50,10 @@ class Attention(nn.Module):
         self.heads = heads
         self.causal = causal
         source = width if context_width is None else context_width
-        self.query = nn.Linear(width, width, bias=projection_bias)
-        self.key = nn.Linear(source, width, bias=projection_bias)
-        self.value = nn.Linear(source, width, bias=projection_bias)
-        self.out = nn.Linear(width, width)
+        self.query = Linear(width, width, bias=projection_bias)
+        self.key = Linear(source, width, bias=projection_bias)
+        self.value = Linear(source, width, bias=projection_bias)
+        self.out = Linear(width, width)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         source = x if context is None else context
@@ -85,8 +86,8 @@ class GatedGelu(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.up = nn.Linear(width, 8 * width)
-        self.down = nn.Linear(4 * width, width)
+        self.up = Linear(width, 8 * width)
+        self.down = Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.up(x).chunk(2, dim=-1)  # (B N 8C) -> 2 x (B N 4C)
@@ -140,13 +141,13 @@ class SpatialTransformer(nn.Module):
         super().__init__()
         self.linear = linear
         self.norm = GroupNorm(groups, channels, 1e-6)
-        self.enter: nn.Module = nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
+        self.enter: nn.Module = Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
         self.blocks = nn.ModuleList(
             TransformerBlock(channels, heads, context_width=context_width, context_only=context_only)
             for _ in range(depth)
         )
-        self.leave: nn.Linear | nn.Conv2d = (
-            nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
+        self.leave: Linear | nn.Conv2d = (
+            Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
         )
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:

@@ -10,6 +10,7 @@ from calotype.errors import InputError
 from calotype.networks.attention import Attention
 from calotype.networks.config import ClipTextConfig
 from calotype.networks.layers import initialise_weights
+from calotype.networks.narrow import Linear
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class TextLayer(nn.Module):
         self.norm1 = nn.LayerNorm(config.width)
         self.attention = Attention(config.width, config.heads, projection_bias=True, causal=True)
         self.norm2 = nn.LayerNorm(config.width)
-        self.up = nn.Linear(config.width, config.mlp_width)
-        self.down = nn.Linear(config.mlp_width, config.width)
+        self.up = Linear(config.width, config.mlp_width)
+        self.down = Linear(config.mlp_width, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm1(x))
@@ -60,7 +61,7 @@ class ClipText(nn.Module):
         self.projection = (
             None
             if config.projection_width is None
-            else nn.Linear(config.width, config.projection_width, bias=False)
+            else Linear(config.width, config.projection_width, bias=False)
         )
         self.initialise()
 

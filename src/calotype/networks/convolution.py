@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from calotype.networks.narrow import Narrow
+
 A, B = 5 / 8, 3 / 2
 """Where polynomials are evaluated, besides 0 and infinity, on either side of 0; exact in binary."""
 LEAST, LEAST_DOUBLED = (1024, 128), (256, 64)
@@ -27,7 +29,7 @@ OF_DOUBLED = [[1, 0, 0], [1, 1, 1], [0, 0, 1]]
 """G of a doubled map; the 2 of 2b is put here."""
 
 
-class Conv3x3(nn.Conv2d):
+class Conv3x3(Narrow, nn.Conv2d):
     """Keeps the size of a map, beyond whose edges lies zero: (B C H W) -> (B C' H W)."""
 
     def __init__(self, channels: int, out_channels: int) -> None:
@@ -36,14 +38,15 @@ class Conv3x3(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         if self._pays(x, height * width, *LEAST):
-            return winograd(x, self.weight, self.bias)
-        return super().forward(x)
+            return winograd(x, self.wide(x), self.bias)
+        y: Tensor = self._conv_forward(x, self.wide(x), self.bias)
+        return y
 
     def of_doubled(self, x: Tensor) -> Tensor:
         """Of the map with every pixel repeated twice along both axes: (B C H W) -> (B C' 2H 2W)."""
         height, width = x.shape[-2:]
         if self._pays(x, 4 * height * width, *LEAST_DOUBLED):
-            return winograd(x, self.weight, self.bias, doubled=True)
+            return winograd(x, self.wide(x), self.bias, doubled=True)
         y: Tensor = self(F.interpolate(x, scale_factor=2.0, mode="nearest"))
         return y
 
@@ -51,7 +54,6 @@ class Conv3x3(nn.Conv2d):
         return (
             x.device.type == "cpu"
             and x.dtype == torch.float32
-            and self.weight.dtype == torch.float32
             and not torch.is_grad_enabled()
             and not torch.compiler.is_compiling()
             and not torch.is_autocast_enabled("cpu")

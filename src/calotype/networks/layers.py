@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from calotype.networks.convolution import Conv3x3
+from calotype.networks.narrow import Linear
 from calotype.networks.norm import GroupNorm
 
 
@@ -27,7 +28,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.norm1 = GroupNorm(groups, channels, eps, silu=True)
         self.conv1 = Conv3x3(channels, out_channels)
-        self.embed = None if embedding_width is None else nn.Linear(embedding_width, out_channels)
+        self.embed = None if embedding_width is None else Linear(embedding_width, out_channels)
         self.norm2 = GroupNorm(groups, out_channels, eps, silu=True)
         self.conv2 = Conv3x3(out_channels, out_channels)
         self.skip = None if channels == out_channels else nn.Conv2d(channels, out_channels, 1)

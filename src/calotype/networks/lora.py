@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from calotype.errors import InputError
+from calotype.networks.narrow import working_dtype
 
 Layer = nn.Linear | nn.Conv2d
 
@@ -199,6 +200,7 @@ class Adapter:
         Raises InputError for a path that is no linear layer or convolution.
         """
         self.remove()
+        dtype = working_dtype(self.network)
         by_path: dict[str, list[tuple[Change, float]]] = {}
         for changes, strength in loras:
             for path, change in changes.items():
@@ -207,9 +209,10 @@ class Adapter:
         for path, found in by_path.items():
             layer = layers[path]
             if live:
-                self._beside(path, layer, [(_moved(change, layer.weight), part) for change, part in found])
+                moved = [(_moved(change, layer.weight.device, dtype), part) for change, part in found]
+                self._beside(path, layer, moved)
             else:
-                self._merge(layer, found)
+                self._merge(layer, found, dtype)
 
     def attach(self, changes: Mapping[str, Change]) -> None:
         """The changes themselves, no copies, at work beside their layers at full strength: to be trained.
@@ -241,7 +244,7 @@ class Adapter:
         self._own.append((owner, name, getattr(owner, name)))
         setattr(owner, name, value)
 
-    def _merge(self, layer: Layer, changes: Sequence[tuple[Change, float]]) -> None:
+    def _merge(self, layer: Layer, changes: Sequence[tuple[Change, float]], dtype: torch.dtype) -> None:
         own = _wide(layer.weight)
         weight = own.clone()
         bias = None if layer.bias is None else _wide(layer.bias).clone()
@@ -250,9 +253,9 @@ class Adapter:
             if change.bias is not None and bias is not None:
                 bias += strength * change.bias.to(bias)
         grad = layer.weight.requires_grad
-        self._put(layer, "weight", nn.Parameter(weight.to(layer.weight.dtype), grad))
+        self._put(layer, "weight", nn.Parameter(weight.to(dtype), grad))
         if bias is not None and any(change.bias is not None for change, _ in changes):
-            self._put(layer, "bias", nn.Parameter(bias.to(layer.weight.dtype), grad))
+            self._put(layer, "bias", nn.Parameter(bias.to(dtype), grad))
 
 
 N = TypeVar("N", bound=nn.Module)
@@ -276,10 +279,9 @@ def _wide(value: Tensor) -> Tensor:
     return value.detach().to(torch.promote_types(value.dtype, torch.float32))
 
 
-def _moved(change: Change, weight: Tensor) -> Change:
-    """A copy beside the weight; factors that multiply the input also in the weight's dtype."""
-    dtype = weight.dtype if isinstance(change, LowRank) else None
-    return copy.deepcopy(change).to(weight.device, dtype)
+def _moved(change: Change, device: torch.device, dtype: torch.dtype) -> Change:
+    """A copy on the device; factors that multiply the input also in what the network computes in."""
+    return copy.deepcopy(change).to(device, dtype if isinstance(change, LowRank) else None)
 
 
 def _output(change: Change, layer: Layer, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import threading
@@ -14,8 +15,7 @@ from typing import Literal
 
 import torch
 
-from calotype.checkpoints import native, shelf
-from calotype.checkpoints.found import wanted
+from calotype.checkpoints import memory, native, shelf
 from calotype.checkpoints.weights_file import open_weights
 from calotype.errors import InputError
 from calotype.models.config import ModelConfig
@@ -23,6 +23,7 @@ from calotype.models.offload import Offload
 from calotype.models.pixel_config import PixelConfig
 from calotype.models.pixel_diffusion import PixelDiffusion
 from calotype.models.precision import chosen
+from calotype.networks.narrow import Widen
 from calotype.safety.policy import Safety
 from calotype.server.addons import Addons
 from calotype.server.refusal import Refusal
@@ -35,7 +36,11 @@ Kind = Literal["draw", "enlarge", "restore"]
 
 @dataclass(frozen=True)
 class Known:
-    """A model that can be loaded.  `memory` is what it will take, in bytes."""
+    """A model that can be loaded.
+
+    memory  what it will take, in bytes
+    widen   as `Found.load`'s
+    """
 
     name: str
     path: Path
@@ -43,6 +48,7 @@ class Known:
     parameters: int
     memory: int
     changed: float
+    widen: Widen = "once"
 
     @property
     def kind(self) -> Kind:
@@ -78,14 +84,15 @@ class Models:
         self.dtype = chosen(precision, self.device)
         self.safety = Safety() if safety is None else safety
         self.addons = Addons(folder)
-        self.known = {name: _known(name, path, offload, self.dtype) for name, path in files.items()}
+        self.budget = half_of_memory(self.device) if memory is None else memory
+        told = offload, self.device, self.dtype, self.budget
+        self.known = {name: _known(name, path, *told) for name, path in files.items()}
         if not self.known:
             raise InputError("There is no model to serve; name one with --model.")
         drawing = [name for name, known in self.known.items() if known.kind == "draw"]
         first = "icons" if "icons" in drawing else next(iter([*drawing, *self.known]))
         self.default = default or first
         self.named(self.default)
-        self.budget = half_of_memory(self.device) if memory is None else memory
         self._loaded: OrderedDict[str, Studio | PixelDiffusion] = OrderedDict()
         self._beside: dict[str, dict[str, int]] = {}
         self._lock = threading.RLock()
@@ -218,7 +225,7 @@ class Models:
                 self._loaded[name] = native.load_pixel(known.path, self.device)
             else:
                 one_by_one = Offload(self.device, self.dtype) if self.offload else None
-                model = shelf.load(known.path, self.device, self.dtype, offload=one_by_one)
+                model = shelf.load(known.path, self.device, self.dtype, offload=one_by_one, widen=known.widen)
                 self._loaded[name] = Studio(model, name, self.safety)
             return self._loaded[name]
 
@@ -241,23 +248,21 @@ def half_of_memory(device: torch.device) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-def _known(name: str, path: Path, offload: bool, dtype: torch.dtype) -> Known:
-    config: ModelConfig | PixelConfig
+def _known(
+    name: str, path: Path, offload: bool, device: torch.device, dtype: torch.dtype, budget: int
+) -> Known:
+    changed = path.stat().st_mtime if path.exists() else time.time()
     if path.is_file() and open_weights(path).metadata.get("kind") == native.PIXEL:
         said = native.describe(path)
-        config, parameters = said.config, sum(said.parameters.values())
-    else:
-        found = shelf.recognise(path)
-        config = found.config
-        if isinstance(found, shelf.Native):
-            parameters = sum(native.describe(path).parameters.values())
-        else:
-            shapes = (source.shape for piece in found.pieces for source in piece.sources.values())
-            parameters = sum(math.prod(shape) for shape in shapes)
-    changed = path.stat().st_mtime if path.exists() else time.time()
-    if isinstance(config, PixelConfig):  # restores in float32
-        return Known(name, path, config, parameters, 4 * parameters, changed)
-    at_once = parameters
-    if offload:
-        at_once = max(sum(map(math.prod, shapes.values())) for shapes in wanted(config).values())
-    return Known(name, path, config, parameters, dtype.itemsize * at_once, changed)
+        parameters = sum(said.parameters.values())
+        return Known(name, path, said.config, parameters, 4 * parameters, changed)  # restores in float32
+    found = shelf.recognise(path)
+    stored = found.stored
+    parameters = sum(math.prod(told.shape) for tensors in stored.values() for told in tensors.values())
+    at_once = max if offload else sum
+    known = Known(
+        name, path, found.config, parameters, at_once(memory.held(stored, dtype.itemsize).values()), changed
+    )
+    if known.memory <= budget or device.type != "cpu" or dtype != torch.float32:
+        return known
+    return dataclasses.replace(known, memory=at_once(memory.narrow(stored).values()), widen="always")

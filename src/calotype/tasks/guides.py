@@ -167,7 +167,7 @@ def _nets(model: LatentDiffusion, controls: Sequence[Control], dtype: torch.dtyp
         if key not in nets:
             found = known.get(key)
             nets[key] = (
-                controlnet.recognise(Path(control.net).expanduser()).load(model.device, dtype)
+                controlnet.recognise(Path(control.net).expanduser()).load(model.device, dtype, widen=None)
                 if found is None
                 else found
             )

@@ -13,6 +13,7 @@ from calotype.checkpoints import memory
 from calotype.diffusion.windows import Windows, mapped
 from calotype.models.allocation import give_back
 from calotype.models.latent_diffusion import LatentDiffusion
+from calotype.networks.narrow import working_dtype
 from calotype.tasks.request import ResolvedRequest
 
 LEAST = 16
@@ -55,10 +56,10 @@ def decode(model: LatentDiffusion, latents: Tensor, windows: Windows | None = No
     """
     model.bring("autoencoder")
     _make_room(model, latents.shape[-2] * latents.shape[-1] * model.config.factor**2)
-    weight = next(model.autoencoder.parameters(), latents)
+    dtype = working_dtype(model.autoencoder, latents.dtype)
 
     def whole(part: Tensor) -> Tensor:
-        return model.autoencoder.decode(part.to(weight.device, weight.dtype)).float()
+        return model.autoencoder.decode(part.to(model.device, dtype)).float()
 
     x = latents[None]
     smaller = [] if windows is not None else list(_ever_smaller(*latents.shape[-2:]))

@@ -88,7 +88,7 @@ def loaded(model: LatentDiffusion, refining: Refining) -> LatentDiffusion:
             None if model.offload is None else Offload(model.device, model.dtype, beside=model.offload)
         )
         path = shelf.find(refining.refiner)
-        known = (key, shelf.load(path, model.device, model.dtype, offload=one_by_one))
+        known = (key, shelf.load(path, model.device, model.dtype, offload=one_by_one, widen=None))
         _loaded[model.denoiser] = known
     return known[1]
 

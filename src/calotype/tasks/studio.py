@@ -139,7 +139,15 @@ def load(
     place = pick_device(device)
     dtype = chosen(None, place) if dtype is None else dtype
     one_by_one = Offload(place, dtype) if offload else None
-    loaded = shelf.load(path, place, dtype, prediction=prediction, vae=vae, offload=one_by_one)
+    loaded = shelf.load(
+        path,
+        place,
+        dtype,
+        prediction=prediction,
+        vae=vae,
+        offload=one_by_one,
+        widen="now" if compiled else None,
+    )
     if compiled:
         compile_networks(loaded)
     return Studio(loaded, model, safety)

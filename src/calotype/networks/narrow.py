@@ -1,0 +1,79 @@
+"""Layers that take their weights as a file of 16 bits holds them, and widen them when they work.
+
+So nothing is converted before the first step, and what never works never is.  A layer widens its weight once,
+for good, or, where memory is short, each time anew: no second copy of the weights then, and steps that take a
+tenth longer (docs/measured.md).
+"""
+
+from collections.abc import Callable
+from mmap import ACCESS_COPY, mmap
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Widen = Literal["now", "once", "always"]
+"""When 16-bit weights of large layers become float32, to draw on a CPU: as they are loaded; by the layer that
+needs them first, for good; by every call again, and never kept.
+"""
+
+
+class Narrow:
+    """Beside nn.Linear or nn.Conv2d: the layer's weight may be of fewer bits than what it is given.
+
+    keeps           whether it widens its weight for good; else anew each time
+    after_widening  lets go of where the narrow weight lies
+    """
+
+    weight: Tensor
+    keeps = False
+    after_widening: Callable[[], None] | None = None
+
+    def wide(self, x: Tensor) -> Tensor:
+        """The weight in the numbers of x."""
+        weight = self.weight
+        if weight.dtype.itemsize >= x.dtype.itemsize or torch.is_autocast_enabled(x.device.type):
+            return weight
+        if self.keeps:
+            made = weight.data = _apart(weight.detach(), x.dtype)  # the parameter's, which twins share
+        else:
+            made = weight.to(x.dtype, memory_format=form(weight))
+        if self.after_widening is not None:
+            self.after_widening()
+        return made
+
+
+class Linear(Narrow, nn.Linear):
+    """(… C) -> (… O)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.wide(x), self.bias)
+
+
+def form(weight: Tensor) -> torch.memory_format:
+    """How a copy of a weight is to lie in memory."""
+    return torch.channels_last if weight.ndim == 4 else torch.preserve_format
+
+
+def narrow_layers(network: nn.Module) -> dict[str, Narrow]:
+    """The layers whose weights may be of fewer bits than what the network computes in, by their paths."""
+    return {path: layer for path, layer in network.named_modules() if isinstance(layer, Narrow)}
+
+
+def working_dtype(network: nn.Module, default: torch.dtype = torch.float32) -> torch.dtype:
+    """What a network computes in: the number type of its parameters but the narrow ones, `default` where it
+    has no others.
+    """
+    for layer in network.modules():
+        for name, value in layer.named_parameters(recurse=False):
+            if not (isinstance(layer, Narrow) and name == "weight"):
+                return value.dtype
+    return default
+
+
+def _apart(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """A copy in pages of its own: among the maps that come and go it would keep the heap from closing up."""
+    made = torch.empty_like(weight, dtype=dtype, device="meta", memory_format=form(weight))
+    pages = torch.frombuffer(mmap(-1, made.numel() * dtype.itemsize, access=ACCESS_COPY), dtype=dtype)
+    return pages.as_strided(made.shape, made.stride()).copy_(weight)
