@@ -59,8 +59,22 @@ def sizes(model: LatentDiffusion) -> dict[bool, set[int]]:
 
 
 @pytest.mark.usefixtures("large")
-@pytest.mark.parametrize("kind", ["native", "single-file", "folder"])
-@pytest.mark.parametrize("widen", ["once", "always"])
+@pytest.mark.parametrize(
+    ("kind", "widen"),
+    [
+        ("native", "once"),
+        ("single-file", "always"),
+        *(
+            pytest.param(*case, marks=pytest.mark.verify)
+            for case in (
+                ("native", "always"),
+                ("single-file", "once"),
+                ("folder", "once"),
+                ("folder", "always"),
+            )
+        ),
+    ],
+)
 def test_pictures_are_those_of_converted_weights(halves: dict[str, Path], kind: str, widen: Widen) -> None:
     plain, spared = shelf.load(halves[kind]), shelf.load(halves[kind], widen=widen)
     assert spared.dtype == plain.dtype == torch.float32
@@ -102,7 +116,7 @@ def test_other_precisions_are_converted_however_large(halves: dict[str, Path]) -
 
 
 @pytest.mark.usefixtures("large")
-@pytest.mark.parametrize("widen", ["once", "always"])
+@pytest.mark.parametrize("widen", ["once", pytest.param("always", marks=pytest.mark.verify)])
 def test_loras(halves: dict[str, Path], tmp_path: Path, widen: Widen) -> None:
     plain, spared = shelf.load(halves["native"]), shelf.load(halves["native"], widen=widen)
     before = {name: value.clone() for name, value in plain.denoiser.state_dict().items()}
@@ -115,7 +129,7 @@ def test_loras(halves: dict[str, Path], tmp_path: Path, widen: Widen) -> None:
 
 
 @pytest.mark.usefixtures("large")
-@pytest.mark.parametrize("kind", ["native", "folder"])
+@pytest.mark.parametrize("kind", ["native", pytest.param("folder", marks=pytest.mark.verify)])
 def test_memory_decides(halves: dict[str, Path], kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = shelf.recognise(halves[kind])
     parts = memory.held(found.stored).values()
