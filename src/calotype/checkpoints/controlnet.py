@@ -93,8 +93,7 @@ class FoundControlNet:
         except InputError as error:
             raise CheckpointError(f"{self.path} makes no ControlNet: {error}") from None
         weights = sum(memory.held({"": self.piece.sources}).values())
-        short = memory.short(memory.Memory(weights, 0, 0), torch.device(device))
-        widen = widen or ("always" if short else "once")
+        widen = widen or memory.way(memory.Memory(weights, 0, 0), torch.device(device))
         filling(self.path, net, [self.piece], device, dtype, widen)()
         return net.eval()
 

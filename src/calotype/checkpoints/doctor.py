@@ -167,8 +167,7 @@ def _whole(found: Found, files: list[WeightsFile], format: str, metadata: Mappin
 
 
 def _memory(config: ModelConfig, stored: memory.Stored) -> Memory:
-    whole, narrow = (sum(of(stored).values()) for of in (memory.held, memory.narrow))
-    return dataclasses.replace(memory.estimate(config, whole), least=narrow)
+    return dataclasses.replace(memory.needed(config, stored), least=sum(memory.narrow(stored).values()))
 
 
 def _with_keys_judged(report: Report, found: Found) -> Report:
@@ -204,7 +203,7 @@ def _with_keys_judged(report: Report, found: Found) -> Report:
 
 
 def _native(path: Path, file: WeightsFile) -> Report:
-    info, stored = native_file.describe(path), native_file.NativeFile(path).stored
+    info = native_file.describe(path)
     if isinstance(info.config, PixelConfig):
         named = f"{info.config.name}, {info.config.about}"
         report = _bare(path, [file], "model", named)
@@ -228,7 +227,7 @@ def _native(path: Path, file: WeightsFile) -> Report:
         decided="by Calotype's own metadata",
         parameters={NETWORKS.get(part, part): count for part, count in info.parameters.items()},
         misfit=wrong,
-        memory=_memory(config, stored),
+        memory=_memory(config, native_file.by_part(file.shapes)),
     )
     if wrong:
         problem = f"It {wrong}; its weights are not those of its config, so fetch or make it again."

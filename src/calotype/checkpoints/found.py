@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -226,11 +225,6 @@ def wanted(config: ModelConfig) -> dict[PartName, dict[str, tuple[int, ...]]]:
         part: {place + name: shape for place, network in below.items() for name, shape in network.items()}
         for part, below in networks.items()
     }
-
-
-def parameters(config: ModelConfig) -> int:
-    """All numbers of a model."""
-    return sum(prod(shape) for below in wanted(config).values() for shape in below.values())
 
 
 def homes(pieces: list[Piece]) -> dict[str, tuple[Piece, Source]]:

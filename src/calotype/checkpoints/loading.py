@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from calotype.checkpoints import memory
 from calotype.checkpoints.found import Found, Piece, homes, misfit
+from calotype.checkpoints.names import Source
 from calotype.checkpoints.weights import WeightsFile
 from calotype.errors import CheckpointError, InputError
 from calotype.models.latent_diffusion import LatentDiffusion, build, unfilled
@@ -33,7 +34,9 @@ def load(
     except InputError as error:
         raise CheckpointError(f"{found.path} makes no model: {error}") from None
     device = torch.device(device)
-    widen = widen or memory.way(found.config, found.stored, device, one_by_one=offload is not None)
+    widen = widen or memory.way(
+        memory.needed(found.config, found.stored, one_by_one=offload is not None), device
+    )
     fills = {}
     for part, module in model.parts().items():
         pieces = [piece for piece in found.pieces if piece.part == part]
@@ -74,23 +77,36 @@ def filling(
     problem = misfit(shapes, pieces)
     if problem:
         raise CheckpointError(f"{path} {problem}; its weights are not those of its model.")
-    device = torch.device(device)
+    places = {name: (piece.file, source) for name, (piece, source) in homes(pieces).items()}
+    part = pieces[0].part if pieces else ""
+    return filler(part, module, places, torch.device(device), dtype, widen)
+
+
+def filler(
+    part: str,
+    module: nn.Module,
+    places: Mapping[str, tuple[WeightsFile, Source]],
+    device: torch.device,
+    dtype: torch.dtype | None,
+    widen: Widen,
+) -> Fill:
+    """What gives the module of a part its tensors, whose places are all there and of the right shapes."""
     stay = staying(module, device, dtype) if widen != "now" else {}
 
     def fill() -> Callable[[], None]:
         state: dict[str, Tensor] = {}
-        for name, (piece, source) in homes(pieces).items():
-            value = source.take(piece.file.tensor(source.name))
+        for name, (file, source) in places.items():
+            value = source.take(file.tensor(source.name))
             layer = stay.get(name)
-            state[name] = taken(piece.file, source.name, value, device, dtype, stays=layer is not None)
+            state[name] = _taken(file, source.name, value, device, dtype, stays=layer is not None)
             if layer is not None:
-                keep(layer, piece.part, widen, partial(piece.file.forget, source.name))
+                _keep(layer, part, widen, partial(file.forget, source.name))
         module.load_state_dict(state, assign=True)
         return forget
 
     def forget() -> None:
-        for piece, source in homes(pieces).values():
-            piece.file.forget(source.name)
+        for file, source in places.values():
+            file.forget(source.name)
 
     return fill
 
@@ -106,7 +122,7 @@ def staying(module: nn.Module, device: torch.device, dtype: torch.dtype | None) 
     return layers if size >= memory.LEAST_STAYING else {}
 
 
-def keep(layer: Narrow, part: str, widen: Widen, forget: Callable[[], None]) -> None:
+def _keep(layer: Narrow, part: str, widen: Widen, forget: Callable[[], None]) -> None:
     """Tells a layer what to do with its wide weight: what works once for a picture gains nothing by keeping
     it, and need not hold the file's pages meanwhile.
     """
@@ -114,7 +130,7 @@ def keep(layer: Narrow, part: str, widen: Widen, forget: Callable[[], None]) -> 
     layer.after_widening = forget if widen == "once" else None
 
 
-def taken(
+def _taken(
     file: WeightsFile,
     name: str,
     value: Tensor,

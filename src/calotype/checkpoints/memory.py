@@ -64,6 +64,12 @@ def estimate(config: ModelConfig, weights: int, itemsize: int = FLOAT) -> Memory
     return Memory(weights, _unet(config) * itemsize // FLOAT, _decoder(config) * itemsize // FLOAT)
 
 
+def needed(config: ModelConfig, stored: Stored, itemsize: int = FLOAT, *, one_by_one: bool = False) -> Memory:
+    """For a model as it is stored, all of its networks held at once or one at a time."""
+    parts = held(stored, itemsize).values()
+    return estimate(config, max(parts) if one_by_one else sum(parts), itemsize)
+
+
 def held(stored: Stored, itemsize: int = FLOAT) -> dict[str, int]:
     """Bytes of each part's weights, in numbers of `itemsize` bytes."""
     return {
@@ -140,11 +146,9 @@ def short(need: Memory, device: torch.device) -> bool:
     return room is not None and need.peak > room
 
 
-def way(config: ModelConfig, stored: Stored, device: torch.device, *, one_by_one: bool) -> Widen:
-    """How the layers of a model may widen their weights in the memory that is free."""
-    parts = held(stored).values()
-    at_once = max(parts) if one_by_one else sum(parts)
-    return "always" if short(estimate(config, at_once), device) else "once"
+def way(need: Memory, device: torch.device) -> Widen:
+    """How layers may widen their weights in the memory that is free."""
+    return "always" if short(need, device) else "once"
 
 
 def free(device: torch.device) -> int | None:

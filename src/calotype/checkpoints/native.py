@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,17 @@ from torch import Tensor, nn
 import calotype
 from calotype import __version__
 from calotype.checkpoints import memory
-from calotype.checkpoints.loading import keep, placed, staying, taken
-from calotype.checkpoints.native_file import PARTS, PIXEL, FileInfo, NativeFile, describe, latent_config
+from calotype.checkpoints.loading import filler, placed
+from calotype.checkpoints.names import Source
+from calotype.checkpoints.native_file import (
+    PARTS,
+    PIXEL,
+    FileInfo,
+    NativeFile,
+    by_part,
+    describe,
+    latent_config,
+)
 from calotype.checkpoints.weights import as_dtype, some, write_safetensors
 from calotype.checkpoints.weights_file import open_weights
 from calotype.conditioning.text import TextEncoder
@@ -186,25 +194,12 @@ def _filling(
             f"{file.path} {' and '.join(problems)}; its weights are not those of its config."
         )
 
-    device = torch.device(device)
-    stay = staying(module, device, dtype) if widen != "now" else {}
-
-    def forget() -> None:
-        for name in stored:
-            file.weights.forget(name)
-
-    def fill() -> Callable[[], None]:
-        state = {}
-        for name in stored:
-            own, value = name.removeprefix(part + "."), file.weights.tensor(name)
-            layer = stay.get(own)
-            state[own] = taken(file.weights, name, value, device, dtype, stays=layer is not None)
-            if layer is not None:
-                keep(layer, part, widen, partial(file.weights.forget, name))
-        module.load_state_dict(state, assign=True)
-        return forget
-
-    return fill
+    told = file.weights.shapes
+    places = {
+        name.removeprefix(f"{part}."): (file.weights, Source(name, told[name].shape, told[name].dtype))
+        for name in stored
+    }
+    return filler(part, module, places, torch.device(device), dtype, widen)
 
 
 def _under(
@@ -238,7 +233,9 @@ def load(
     with unfilled():
         model = build(config, tokenizer)
     device = torch.device(device)
-    widen = widen or memory.way(config, file.stored, device, one_by_one=offload is not None)
+    widen = widen or memory.way(
+        memory.needed(config, by_part(file.weights.shapes), one_by_one=offload is not None), device
+    )
     fills = {}
     for part, module in model.parts().items():
         if any(True for _ in module.parameters()) and not any(k.startswith(part + ".") for k in file.shapes):

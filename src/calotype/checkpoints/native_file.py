@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -53,15 +53,6 @@ class NativeFile:
                 "format=calotype); name a file written by `calotype train`."
             )
 
-    @property
-    def stored(self) -> dict[str, dict[str, TensorInfo]]:
-        """What it holds of every part."""
-        parts: dict[str, dict[str, TensorInfo]] = {}
-        for name, told in self.weights.shapes.items():
-            part, _, own = name.partition(".")
-            parts.setdefault(part, {})[own] = told
-        return parts
-
     def text(self, key: str) -> str:
         if key not in self.metadata:
             raise CheckpointError(f"{self.path} lacks {key!r} in its metadata; the file is damaged.")
@@ -92,6 +83,15 @@ class NativeFile:
     def dtype(self) -> str:
         """The first tensor's."""
         return next((info.dtype.name for info in self.weights.shapes.values()), "none")
+
+
+def by_part(shapes: Mapping[str, TensorInfo]) -> dict[str, dict[str, TensorInfo]]:
+    """What such a file holds of every part."""
+    parts: dict[str, dict[str, TensorInfo]] = {}
+    for name, told in shapes.items():
+        part, _, own = name.partition(".")
+        parts.setdefault(part, {})[own] = told
+    return parts
 
 
 def describe(path: str | Path) -> FileInfo:

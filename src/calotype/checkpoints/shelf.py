@@ -79,7 +79,7 @@ class Native:
     @property
     def stored(self) -> Mapping[str, Mapping[str, TensorInfo | Source]]:
         """As `Found.stored`."""
-        own = native_file.NativeFile(self.path).stored
+        own = native_file.by_part(open_weights(self.path).shapes)
         return own if self.vae is None else {**own, "autoencoder": self.vae.sources}
 
     def load(
@@ -99,7 +99,9 @@ class Native:
         from calotype.networks.autoencoder import Autoencoder
 
         dtype, device = in_torch(dtype), torch.device(device)
-        widen = widen or memory.way(self.config, self.stored, device, one_by_one=offload is not None)
+        widen = widen or memory.way(
+            memory.needed(self.config, self.stored, one_by_one=offload is not None), device
+        )
         model = native.load(self.path, device, dtype, offload, widen=widen)
         if self.vae is None or self.config.autoencoder is None:
             return model

@@ -156,13 +156,11 @@ def _offload(
     networks work one after the other anyway.
     """
     from calotype.checkpoints import memory
-    from calotype.checkpoints.found import parameters
     from calotype.models.offload import Offload
 
     if wished is None:
         once = asked.pictures == 1 and asked.hires_from is None and asked.refiner is None
-        size = dtype.itemsize
-        need = memory.estimate(found.config, size * parameters(found.config), size)
+        need = memory.needed(found.config, found.stored, dtype.itemsize)
         wished = once or memory.short(need, place)
         if wished and not once:
             print("calotype: memory is short; networks are loaded one at a time", file=sys.stderr)
