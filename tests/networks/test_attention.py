@@ -1,10 +1,12 @@
-"""The two ways attention is computed, beside each other and beside the definition."""
+"""The ways attention is computed, beside each other and beside the definition."""
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tests.networks.reference import relative_error
 
-from calotype.networks.attention import attend
+from calotype.networks import attention, processor
+from calotype.networks.attention import attend, by_products
 
 
 @pytest.mark.parametrize(("tokens", "seen", "causal"), [(6, 6, False), (6, 6, True), (6, 9, False)])
@@ -31,3 +33,55 @@ def test_gradients_by_differences() -> None:
 def test_large_tables_are_never_held() -> None:
     query = torch.zeros(1, 1, 1025, 2, requires_grad=True)
     assert attend(query, query, query).grad_fn.name() == "ScaledDotProductFlashAttentionForCpuBackward0"
+
+
+def three(tokens: int, seen: int, dtype: torch.dtype, size: float = 1.0) -> list[torch.Tensor]:
+    """Queries, keys and values of two pictures and heads; the keys have a part in common."""
+    generator = torch.Generator().manual_seed(4)
+    query, key, value = (torch.randn(2, 2, n, 40, generator=generator) for n in (tokens, seen, seen))
+    key += torch.randn(2, 2, 1, 40, generator=generator)
+    return [x.to(dtype) for x in (size * query, key, value)]
+
+
+def test_products_are_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "ROWS", 3)  # several times, the last with fewer
+    query, key, value = three(20, 30, torch.float64)
+    assert relative_error(by_products(query, key, value), attend(query, key, value)) <= 1e-12
+
+
+@pytest.mark.parametrize("size", [0.3, 1.0, 4.0, 20.0])
+def test_products_of_16_bits_round_little(size: float) -> None:
+    """Though the scores are large, here up to 300: rounded as they are, they would cost 0.01 and more."""
+    query, key, value = three(32, 512, torch.bfloat16, size)
+    exact = F.scaled_dot_product_attention(query.double(), key.double(), value.double())
+
+    def error(found: torch.Tensor) -> float:
+        return float((found - exact).norm() / exact.norm())
+
+    assert error(by_products(query, key, value)) < 0.006
+    assert error(F.scaled_dot_product_attention(query, key, value)) < 0.003  # PyTorch's, beside it
+
+
+@torch.no_grad()
+def test_products_serve_where_the_processor_has_vectors_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "MANY", 64)
+    query, key, value = three(16, 64, torch.bfloat16)
+    plain, other = F.scaled_dot_product_attention(query, key, value), by_products(query, key, value)
+    assert not torch.equal(plain, other)
+    for units, expected in (
+        ({"avx512_bf16": True}, other),
+        ({"avx512_bf16": True, "amx_bf16": True}, plain),
+        ({"avx2": True}, plain),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda units=units: units)
+        assert processor.multiplies_bf16_in_vectors() == (expected is other)
+        assert torch.equal(attend(query, key, value), expected)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    single = attend(query[:1], key[:1], value[:1])
+    assert torch.equal(attend(query, key, value)[:1], single)  # whatever is beside it
+    assert torch.equal(
+        attend(query, key[..., :63, :], value[..., :63, :]),
+        F.scaled_dot_product_attention(query, key[..., :63, :], value[..., :63, :]),
+    )
+    wide = [x.float() for x in (query, key, value)]
+    assert torch.equal(attend(*wide), F.scaled_dot_product_attention(*wide))

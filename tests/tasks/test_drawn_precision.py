@@ -14,6 +14,7 @@ import calotype
 from calotype.cli.main import run as command
 from calotype.models import precision
 from calotype.models.latent_diffusion import LatentDiffusion
+from calotype.networks import processor
 from calotype.tasks import latents, picture
 from calotype.tasks.picture import Record
 
@@ -51,7 +52,7 @@ def test_from_the_command_line(
 ) -> None:
     out = tmp_path / "x.png"
     words = ["generate", "a red apple", "--model", str(tiny_file), "--steps", "2", "--seed", "7"]
-    monkeypatch.setattr(precision, "_cpu_multiplies_bf16", lambda: False)
+    monkeypatch.setattr(processor, "multiplies_bf16", lambda: False)
     assert command([*words, "--precision", "bf16", "-o", str(out)]) == 0
     assert "no units for 16 bits" in capsys.readouterr().err
     image, record = picture.read(out)
@@ -83,7 +84,7 @@ def test_the_record(tiny_file: Path) -> None:
 
 
 def test_what_nobody_chose(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "_cpu_multiplies_bf16", lambda: True)
+    monkeypatch.setattr(processor, "multiplies_bf16", lambda: True)
     assert precision.chosen(None, "cpu") == precision.chosen("auto", "cpu") == torch.float32
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
     assert precision.chosen("auto", "cuda") == torch.bfloat16

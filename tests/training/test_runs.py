@@ -14,8 +14,8 @@ from PIL import Image
 
 from calotype.checkpoints import native
 from calotype.errors import DataError, InputError, TrainingError
-from calotype.models import precision
 from calotype.models.presets import tiny
+from calotype.networks import processor
 from calotype.training.config import AutoencoderTraining, DiffusionTraining, override
 from calotype.training.fit import Plan, Run
 from calotype.training.prepared import to_signed
@@ -244,7 +244,7 @@ def test_the_precision_is_decided_once_and_kept(
     data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def go_on(folder: str, steps: str, *settings: str, units: bool, resume: bool = False) -> dict[str, Any]:
-        monkeypatch.setattr(precision, "_cpu_multiplies_bf16", lambda: units)
+        monkeypatch.setattr(processor, "multiplies_bf16", lambda: units)
         config = override(tiny_autoencoder(), [steps, *settings])
         return go(prepare_autoencoder(config, tiny(), data, Plan(tmp_path / folder, resume, device="cpu")))
 

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 
 from calotype.errors import InputError
+from calotype.networks import processor
 
 Named = Literal["float32", "bf16", "fp16"]
 DTYPES: dict[Named, torch.dtype] = {
@@ -19,9 +20,6 @@ DTYPES: dict[Named, torch.dtype] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-
-CPU_UNITS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
-"""torch's names of what multiplies bf16 on x86 and ARM processors."""
 
 
 def reduced(device: torch.device | str) -> Named | None:
@@ -35,7 +33,7 @@ def reduced(device: torch.device | str) -> Named | None:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if device.type == "mps":
         return "fp16"
-    return "bf16" if device.type == "cpu" and _cpu_multiplies_bf16() else None
+    return "bf16" if device.type == "cpu" and processor.multiplies_bf16() else None
 
 
 def for_training(device: torch.device | str) -> Literal["bf16", "float32"]:
@@ -68,12 +66,3 @@ def parse(name: str) -> Named:
         if name == known:
             return known
     raise InputError(f"precision is {name!r}; give auto, {', '.join(DTYPES)}.")
-
-
-def _cpu_multiplies_bf16() -> bool:
-    if hasattr(torch.cpu, "get_capabilities"):
-        units = torch.cpu.get_capabilities()
-        return any(units.get(name, False) for name in CPU_UNITS)
-    # older versions of torch answer one question, for x86 only
-    asked = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return asked is not None and bool(asked())
