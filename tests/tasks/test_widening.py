@@ -110,9 +110,31 @@ def test_small_networks_and_other_numbers_are_converted(halves: dict[str, Path])
 
 @pytest.mark.usefixtures("large")
 def test_other_precisions_are_converted_however_large(halves: dict[str, Path]) -> None:
-    model = shelf.load(halves["single-file"], dtype=torch.bfloat16, widen="always")
-    types = {value.dtype for part in model.parts().values() for value in part.parameters()}
-    assert types == {torch.bfloat16}
+    for dtype in (torch.float16, torch.float64):
+        model = shelf.load(halves["folder"], dtype=dtype, widen="always")
+        types = {value.dtype for part in model.parts().values() for value in part.parameters()}
+        assert types == {dtype}
+
+
+@pytest.mark.usefixtures("large")
+@pytest.mark.parametrize("widen", ["once", "always"])
+def test_fp16_becomes_bf16_in_the_layers_too(halves: dict[str, Path], widen: Widen, tmp_path: Path) -> None:
+    bf16 = torch.bfloat16
+    plain = shelf.load(halves["native"], dtype=bf16)
+    spared = shelf.load(halves["native"], dtype=bf16, widen=widen)
+    assert spared.dtype == plain.dtype == bf16
+
+    def types() -> set[torch.dtype]:
+        layers = (narrow_layers(part).values() for part in spared.parts().values())
+        return {layer.weight.dtype for some in layers for layer in some}
+
+    uses = [f"{write(tmp_path / 'a.safetensors', plain, 1)}:0.5"]
+    changed = drawn(plain, loras=uses)
+    assert types() == {torch.float16}
+    assert_same(drawn(spared, loras=uses), changed)
+    assert_same(drawn(spared), drawn(plain))
+    assert types() == ({torch.float16} if widen == "always" else {torch.float16, bf16})
+    assert_same(drawn(spared, loras=uses), changed)  # a LoRA is added to the same weights as before
 
 
 @pytest.mark.usefixtures("large")

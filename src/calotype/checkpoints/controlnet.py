@@ -92,7 +92,8 @@ class FoundControlNet:
                 net = ControlNet(self.config)
         except InputError as error:
             raise CheckpointError(f"{self.path} makes no ControlNet: {error}") from None
-        weights = sum(memory.held({"": self.piece.sources}).values())
+        size = memory.FLOAT if dtype is None else dtype.itemsize
+        weights = sum(memory.held({"": self.piece.sources}, size).values())
         widen = widen or memory.way(memory.Memory(weights, 0, 0), torch.device(device))
         filling(self.path, net, [self.piece], device, dtype, widen)()
         return net.eval()

@@ -14,6 +14,7 @@ from calotype.checkpoints.found import Found, Piece, homes, misfit
 from calotype.checkpoints.names import Source
 from calotype.checkpoints.weights import WeightsFile
 from calotype.errors import CheckpointError, InputError
+from calotype.models.config import ModelConfig
 from calotype.models.latent_diffusion import LatentDiffusion, build, unfilled
 from calotype.models.offload import Fill, Offload
 from calotype.networks.narrow import Narrow, Widen, form, narrow_layers
@@ -33,14 +34,12 @@ def load(
             model = build(found.config, found.tokenizer())
     except InputError as error:
         raise CheckpointError(f"{found.path} makes no model: {error}") from None
-    device = torch.device(device)
-    widen = widen or memory.way(
-        memory.needed(found.config, found.stored, one_by_one=offload is not None), device
-    )
+    device, dtype = torch.device(device), in_torch(dtype)
+    widen = widen or way(found.config, found.stored, device, dtype, offload)
     fills = {}
     for part, module in model.parts().items():
         pieces = [piece for piece in found.pieces if piece.part == part]
-        fills[part] = filling(found.path, module, pieces, device, in_torch(dtype), widen)
+        fills[part] = filling(found.path, module, pieces, device, dtype, widen)
     return placed(model, fills, offload).replace(weights_hash=found.fingerprint())
 
 
@@ -52,6 +51,18 @@ def placed(model: LatentDiffusion, fills: dict[str, Fill], offload: Offload | No
         else:
             offload.keep(part, model.parts()[part], fill)
     return model.replace(offload=offload)
+
+
+def way(
+    config: ModelConfig,
+    stored: memory.Stored,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    offload: Offload | None,
+) -> Widen:
+    """How a model's layers may widen their weights in the memory that is free."""
+    size = memory.FLOAT if dtype is None else dtype.itemsize
+    return memory.way(memory.needed(config, stored, size, one_by_one=offload is not None), device)
 
 
 def in_torch(dtype: torch.dtype | str | None) -> torch.dtype | None:
@@ -78,19 +89,17 @@ def filling(
     if problem:
         raise CheckpointError(f"{path} {problem}; its weights are not those of its model.")
     places = {name: (piece.file, source) for name, (piece, source) in homes(pieces).items()}
-    part = pieces[0].part if pieces else ""
-    return filler(part, module, places, torch.device(device), dtype, widen)
+    return filler(module, places, torch.device(device), dtype, widen)
 
 
 def filler(
-    part: str,
     module: nn.Module,
     places: Mapping[str, tuple[WeightsFile, Source]],
     device: torch.device,
     dtype: torch.dtype | None,
     widen: Widen,
 ) -> Fill:
-    """What gives the module of a part its tensors, whose places are all there and of the right shapes."""
+    """What gives the module its tensors, whose places are all there and of the right shapes."""
     stay = staying(module, device, dtype) if widen != "now" else {}
 
     def fill() -> Callable[[], None]:
@@ -100,7 +109,7 @@ def filler(
             layer = stay.get(name)
             state[name] = _taken(file, source.name, value, device, dtype, stays=layer is not None)
             if layer is not None:
-                _keep(layer, part, widen, partial(file.forget, source.name))
+                _keep(layer, widen, partial(file.forget, source.name))
         module.load_state_dict(state, assign=True)
         return forget
 
@@ -113,20 +122,20 @@ def filler(
 
 def staying(module: nn.Module, device: torch.device, dtype: torch.dtype | None) -> dict[str, Narrow]:
     """The layers whose weights may stay in their file, if it has 16 bits of them, by the weights' names: on a
-    CPU in float32, and where that spares anything.
+    CPU in float32 or bf16, and where that spares anything.
     """
-    if device.type != "cpu" or dtype != torch.float32:
+    if device.type != "cpu" or dtype not in (torch.float32, torch.bfloat16):
         return {}
     layers = {f"{path}.weight": layer for path, layer in narrow_layers(module).items()}
     size = sum(2 * layer.weight.numel() for layer in layers.values())
     return layers if size >= memory.LEAST_STAYING else {}
 
 
-def _keep(layer: Narrow, part: str, widen: Widen, forget: Callable[[], None]) -> None:
+def _keep(layer: Narrow, widen: Widen, forget: Callable[[], None]) -> None:
     """Tells a layer what to do with its wide weight: what works once for a picture gains nothing by keeping
     it, and need not hold the file's pages meanwhile.
     """
-    layer.keeps = widen == "once" and part not in ("autoencoder", "text_encoder")
+    layer.keeps = widen == "once" and not layer.rarely
     layer.after_widening = forget if widen == "once" else None
 
 

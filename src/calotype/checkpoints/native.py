@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 import calotype
 from calotype import __version__
-from calotype.checkpoints import memory
-from calotype.checkpoints.loading import filler, placed
+from calotype.checkpoints.loading import filler, placed, way
 from calotype.checkpoints.names import Source
 from calotype.checkpoints.native_file import (
     PARTS,
@@ -199,7 +198,7 @@ def _filling(
         name.removeprefix(f"{part}."): (file.weights, Source(name, told[name].shape, told[name].dtype))
         for name in stored
     }
-    return filler(part, module, places, torch.device(device), dtype, widen)
+    return filler(module, places, torch.device(device), dtype, widen)
 
 
 def _under(
@@ -233,9 +232,7 @@ def load(
     with unfilled():
         model = build(config, tokenizer)
     device = torch.device(device)
-    widen = widen or memory.way(
-        memory.needed(config, by_part(file.weights.shapes), one_by_one=offload is not None), device
-    )
+    widen = widen or way(config, by_part(file.weights.shapes), device, dtype, offload)
     fills = {}
     for part, module in model.parts().items():
         if any(True for _ in module.parameters()) and not any(k.startswith(part + ".") for k in file.shapes):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import calotype
-from calotype.checkpoints import collection, diffusers_folder, hub, memory, native_file, single_file, sizes
+from calotype.checkpoints import collection, diffusers_folder, hub, native_file, single_file, sizes
 from calotype.checkpoints.found import Found, Piece
 from calotype.checkpoints.names import Source
 from calotype.checkpoints.tensor_info import TensorInfo
@@ -94,14 +94,12 @@ class Native:
         import torch
 
         from calotype.checkpoints import native
-        from calotype.checkpoints.loading import filling, in_torch, placed
+        from calotype.checkpoints.loading import filling, in_torch, placed, way
         from calotype.models.latent_diffusion import unfilled
         from calotype.networks.autoencoder import Autoencoder
 
         dtype, device = in_torch(dtype), torch.device(device)
-        widen = widen or memory.way(
-            memory.needed(self.config, self.stored, one_by_one=offload is not None), device
-        )
+        widen = widen or way(self.config, self.stored, device, dtype, offload)
         model = native.load(self.path, device, dtype, offload, widen=widen)
         if self.vae is None or self.config.autoencoder is None:
             return model

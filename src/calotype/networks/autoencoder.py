@@ -19,6 +19,7 @@ from calotype.networks.layers import (
     initialise_weights,
     zero_,
 )
+from calotype.networks.narrow import work_rarely
 from calotype.networks.norm import GroupNorm
 
 EPS = 1e-6
@@ -165,6 +166,7 @@ class Autoencoder(nn.Module):
         self.decoder = Decoder(config)
         self.quant_conv = nn.Conv2d(2 * config.latent_channels, 2 * config.latent_channels, 1)
         self.post_quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, 1)
+        work_rarely(self)
         self.initialise()
 
     def initialise(self, generator: Generator | None = None) -> None:

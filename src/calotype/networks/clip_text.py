@@ -10,7 +10,7 @@ from calotype.errors import InputError
 from calotype.networks.attention import Attention
 from calotype.networks.config import ClipTextConfig
 from calotype.networks.layers import initialise_weights
-from calotype.networks.narrow import Linear
+from calotype.networks.narrow import Linear, work_rarely
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class ClipText(nn.Module):
             if config.projection_width is None
             else Linear(config.width, config.projection_width, bias=False)
         )
+        work_rarely(self)
         self.initialise()
 
     def initialise(self, generator: Generator | None = None) -> None:

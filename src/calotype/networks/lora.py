@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from calotype.errors import InputError
-from calotype.networks.narrow import working_dtype
+from calotype.networks.narrow import widened, working_dtype
 
 Layer = nn.Linear | nn.Conv2d
 
@@ -245,7 +245,7 @@ class Adapter:
         setattr(owner, name, value)
 
     def _merge(self, layer: Layer, changes: Sequence[tuple[Change, float]], dtype: torch.dtype) -> None:
-        own = _wide(layer.weight)
+        own = _wide(widened(layer.weight, dtype))
         weight = own.clone()
         bias = None if layer.bias is None else _wide(layer.bias).clone()
         for change, strength in changes:
@@ -287,7 +287,7 @@ def _moved(change: Change, device: torch.device, dtype: torch.dtype) -> Change:
 def _output(change: Change, layer: Layer, x: Tensor) -> Tensor:
     if isinstance(change, LowRank):
         return change.output(layer, x)
-    weight = change.weight(_wide(layer.weight)).to(x.dtype)
+    weight = change.weight(_wide(widened(layer.weight, x.dtype))).to(x.dtype)
     bias = None if change.bias is None else change.bias.to(x.dtype)
     return F.linear(x, weight, bias) if isinstance(layer, nn.Linear) else _convolve(layer, x, weight, bias)
 

@@ -2,7 +2,7 @@
 
 So nothing is converted before the first step, and what never works never is.  A layer widens its weight once,
 for good, or, where memory is short, each time anew: no second copy of the weights then, and steps that take a
-tenth longer (docs/measured.md).
+tenth longer (docs/measured.md).  Where networks compute in bf16, a weight of fp16 becomes bf16 likewise.
 """
 
 from collections.abc import Callable
@@ -14,34 +14,41 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Widen = Literal["now", "once", "always"]
-"""When 16-bit weights of large layers become float32, to draw on a CPU: as they are loaded; by the layer that
-needs them first, for good; by every call again, and never kept.
+"""When 16-bit weights of large layers become float32, or bf16, to draw on a CPU: as they are loaded; by the
+layer that needs them first, for good; by every call again, and never kept.
 """
 
 
 class Narrow:
-    """Beside nn.Linear or nn.Conv2d: the layer's weight may be of fewer bits than what it is given.
+    """Beside nn.Linear or nn.Conv2d: the layer's weight may be of fewer bits than what it is given, or of as
+    many and another kind.
 
+    rarely          whether it works once for a picture, and not at every step
     keeps           whether it widens its weight for good; else anew each time
     after_widening  lets go of where the narrow weight lies
     """
 
     weight: Tensor
+    rarely = False
     keeps = False
     after_widening: Callable[[], None] | None = None
 
     def wide(self, x: Tensor) -> Tensor:
         """The weight in the numbers of x."""
         weight = self.weight
-        if weight.dtype.itemsize >= x.dtype.itemsize or torch.is_autocast_enabled(x.device.type):
+        if torch.is_autocast_enabled(x.device.type) or not is_narrow(weight, x.dtype):
             return weight
         if self.keeps:
             made = weight.data = _apart(weight.detach(), x.dtype)  # the parameter's, which twins share
         else:
-            made = weight.to(x.dtype, memory_format=form(weight))
+            made = widened(weight, x.dtype)
+        self.let_go()
+        return made
+
+    def let_go(self) -> None:
+        """Of where the narrow weight lies, once it has been read."""
         if self.after_widening is not None:
             self.after_widening()
-        return made
 
 
 class Linear(Narrow, nn.Linear):
@@ -49,6 +56,16 @@ class Linear(Narrow, nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.wide(x), self.bias)
+
+
+def is_narrow(weight: Tensor, dtype: torch.dtype) -> bool:
+    """Whether a layer has to widen the weight to compute in `dtype`."""
+    return weight.dtype != dtype and weight.dtype.itemsize <= dtype.itemsize
+
+
+def widened(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """The weight as a layer multiplies it that computes in `dtype`."""
+    return weight.to(dtype, memory_format=form(weight)) if is_narrow(weight, dtype) else weight
 
 
 def form(weight: Tensor) -> torch.memory_format:
@@ -59,6 +76,12 @@ def form(weight: Tensor) -> torch.memory_format:
 def narrow_layers(network: nn.Module) -> dict[str, Narrow]:
     """The layers whose weights may be of fewer bits than what the network computes in, by their paths."""
     return {path: layer for path, layer in network.named_modules() if isinstance(layer, Narrow)}
+
+
+def work_rarely(network: nn.Module) -> None:
+    """Says of its layers that they work once for a picture."""
+    for layer in narrow_layers(network).values():
+        layer.rarely = True
 
 
 def working_dtype(network: nn.Module, default: torch.dtype = torch.float32) -> torch.dtype:
