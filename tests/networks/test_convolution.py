@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from calotype.networks import convolution
-from calotype.networks.convolution import Conv3x3, winograd
+from calotype.networks.convolution import Conv3x3, at_corners, winograd
 from calotype.networks.layers import Upsample
 from calotype.networks.lora import Adapter, LowRank
 
@@ -96,3 +96,41 @@ def test_it_is_taken_for_large_maps_in_float32_without_gradients_only(
         layer.double()(large.double())
         layer.float()(large)
     assert taken == [(1, 128, 32, 32)]
+
+
+@pytest.mark.parametrize("size", [(8, 5), (1, 2)])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("biased", [True, False])
+def test_by_its_corners_a_doubled_map_is_convolved_as_plainly(
+    size: tuple[int, int], layout: torch.memory_format, biased: bool
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 5, *size, generator=generator, dtype=torch.float64).to(memory_format=layout)
+    weight = torch.randn(7, 5, 3, 3, generator=generator, dtype=torch.float64).to(memory_format=layout)
+    bias = torch.randn(7, generator=generator, dtype=torch.float64) if biased else None
+    plain = F.conv2d(F.interpolate(x, scale_factor=2.0, mode="nearest"), weight, bias, padding=1)
+    found = at_corners(x, weight, bias)
+    assert (found - plain).abs().max() <= 1e-13 * plain.abs().max()
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def test_16_bits_of_layers_that_work_once_go_by_corners(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the file's own numbers, so that it is no less exact than the plain way with rounded ones."""
+    generator = torch.Generator().manual_seed(0)
+    layer = Conv3x3(64, 64).bfloat16()
+    layer.weight.data = torch.randn(64, 64, 3, 3, generator=generator).half() / 24
+    x = torch.randn(1, 64, 8, 8, generator=generator).bfloat16().contiguous(memory_format=torch.channels_last)
+    doubled = F.interpolate(x.double(), scale_factor=2.0, mode="nearest")
+    assert layer.bias is not None
+    exact = F.conv2d(doubled, layer.weight.double(), layer.bias.double(), padding=1)
+    monkeypatch.setattr(convolution, "LEAST_CORNERS", (256, 64))
+
+    def error() -> float:
+        return float((layer.of_doubled(x) - exact).norm() / exact.norm())
+
+    plainly = error()
+    layer.rarely = True
+    by_corners = error()
+    assert by_corners != plainly
+    assert by_corners <= 1.02 * plainly < 0.005
