@@ -1,10 +1,12 @@
-"""One 3x3 convolution by Winograd beside oneDNN's: python benchmarks/convolutions.py
+"""One 3x3 convolution our way beside oneDNN's: python benchmarks/convolutions.py [--bf16]
 
-One thread's processor time, so that a machine need not be quiet; channels-last, float32, no gradients.
+One thread's processor time, so that a machine need not be quiet; channels-last, no gradients.  In float32 by
+Winograd; with --bf16 of doubled maps by their corners, which a processor without units for bf16 emulates.
 """
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
 
@@ -13,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from calotype.models.allocation import keep_freed
-from calotype.networks.convolution import winograd
+from calotype.networks.convolution import at_corners, winograd
 
 SHAPES = (  # pictures, channels in and out, side
     (2, 320, 320, 64),
@@ -42,14 +44,29 @@ def seconds(call: Callable[[], Tensor], times: int = 3) -> float:
     return min(found)
 
 
-def told(layer: str, plain: float, ours: float) -> None:
-    print(f"{layer}: oneDNN {plain:.3f} s, Winograd {ours:.3f} s, ratio {plain / ours:.2f}", flush=True)
+def told(layer: str, plain: float, ours: float, name: str = "Winograd") -> None:
+    print(f"{layer}: oneDNN {plain:.3f} s, {name} {ours:.3f} s, ratio {plain / ours:.2f}", flush=True)
+
+
+def bf16() -> None:
+    for pictures, channels, side in DOUBLED:
+        x = torch.randn(pictures, channels, side, side).bfloat16().to(memory_format=torch.channels_last)
+        weight = torch.randn(channels, channels, 3, 3).bfloat16().to(memory_format=torch.channels_last)
+        bias = torch.randn(channels).bfloat16()
+        plain = seconds(lambda: F.conv2d(F.interpolate(x, scale_factor=2.0), weight, bias, padding=1), 1)  # noqa: B023
+        ours = seconds(lambda: at_corners(x, weight, bias), 1)  # noqa: B023
+        told(f"{pictures}x{side}x{side} doubled, {channels}", plain, ours, "by corners")
 
 
 @torch.no_grad()
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--bf16", action="store_true")
     torch.set_num_threads(1)
     keep_freed()
+    if parser.parse_args().bf16:
+        bf16()
+        return
     for pictures, channels, out, side in SHAPES:
         x = torch.randn(pictures, channels, side, side).to(memory_format=torch.channels_last)
         weight = torch.randn(out, channels, 3, 3).to(memory_format=torch.channels_last)

@@ -1,7 +1,7 @@
 """Calotype beside diffusers on one file of weights: Stable Diffusion 1.5's shape, random numbers.
 
     python benchmarks/speed.py [--size 512] [--rounds 2] [--threads 2] [--dtype float32] [--weights FOLDER]
-        [--busy] [--cpp PYTHON] [--short] [--once]
+        [--busy] [--cpp PYTHON] [--short] [--compile] [--once]
 
 Each side is a process of its own, asked alternately for the same work, so that what slows the machine slows
 both; of each figure the best of all rounds is taken. `load` ends where the first step could begin: weights
@@ -11,6 +11,7 @@ Peak memory is the process' VmHWM, mapped pages of the file included. On a machi
 counts the seconds of processor time that each side takes instead of the clock's; best with one thread.
 `--cpp` names an interpreter that has `stable-diffusion-cpp-python`, and makes stable-diffusion.cpp the third
 side: a step of it is half of what pictures of three steps and of one differ by.
+`--compile` has both sides' networks compiled, diffusers' channels-last: `first` waits for the compiler.
 `--short` has Calotype work as where memory is short: float32 from 16 bits, widened anew by every call.
 `--once` does something else: each side is a fresh process that draws one picture of one step, from file to
 pixels, as a person asks for it; of these the seconds and the peak memory are told.
@@ -119,6 +120,11 @@ class Ours:
     def layout(self, channels_last: bool) -> None:
         """Calotype chooses its own."""
 
+    def compile(self) -> None:
+        from calotype.models.compiling import compile_networks
+
+        compile_networks(self.model)
+
 
 class Theirs:
     """diffusers' pipeline, its parts called as its `__call__` does."""
@@ -167,6 +173,11 @@ class Theirs:
         self.pipe.unet.to(memory_format=wanted)
         self.pipe.vae.to(memory_format=wanted)
 
+    def compile(self) -> None:
+        self.layout(channels_last=True)
+        self.pipe.unet.compile()
+        self.pipe.vae.decoder.compile()
+
 
 SIDES: dict[str, Callable[[], Ours | Theirs]] = {"calotype": Ours, "diffusers": Theirs}
 
@@ -186,14 +197,14 @@ def work(
     dtype: torch.dtype,
     device: str,
     busy: bool,
-    short: bool,
+    widen: Widen | None,
 ) -> None:
     """One side: reads a word a line, does it, answers with the seconds it took, or for `peak` with bytes."""
     torch.set_num_threads(threads)
     clock = time.process_time if busy else time.perf_counter
     side = SIDES[name]()
-    if isinstance(side, Ours) and short:
-        side.widen = "always"
+    if isinstance(side, Ours):
+        side.widen = widen
     if name == "calotype":
         import calotype.tasks.studio  # noqa: F401
     else:
@@ -344,7 +355,7 @@ def measure(given: argparse.Namespace, place: Path) -> dict[str, Any]:
     """Everything, the two sides by turns."""
     dtype = getattr(torch, given.dtype)
     options = [str(place), str(given.size), str(given.threads), given.dtype, given.device]
-    options += [str(given.busy), str(given.short)]
+    options += [str(given.busy), "now" if given.compile else "always" if given.short else ""]
     workers = {name: Worker([sys.executable, __file__, "--side", name, *options]) for name in SIDES}
     third = Third(given, place) if given.cpp else None
     seconds: dict[str, dict[str, list[float]]] = {name: {} for name in SIDES}
@@ -359,13 +370,16 @@ def measure(given: argparse.Namespace, place: Path) -> dict[str, Any]:
             other = Worker([sys.executable, __file__, "--side", name, *options])
             seconds[name]["load"].append(other("load"))
             other.end()
+    if given.compile:
+        for worker in workers.values():
+            worker("compile")
     ask("first", list(SIDES))
     layouts: dict[str, float] = {}
-    for layout in ("contiguous", "channels_last"):
+    for layout in ("channels_last",) if given.compile else ("contiguous", "channels_last"):
         workers["diffusers"](layout)
         workers["diffusers"]("step")  # its first in this layout
         layouts[layout] = workers["diffusers"]("step")
-    if layouts["contiguous"] < layouts["channels_last"]:
+    if min(layouts, key=layouts.__getitem__) == "contiguous":
         workers["diffusers"]("contiguous")
     rates = []
     for turn in range(given.rounds):
@@ -387,6 +401,7 @@ def measure(given: argparse.Namespace, place: Path) -> dict[str, Any]:
         "threads": given.threads,
         "seconds of": "processor time" if given.busy else "the clock",
         "dtype": given.dtype,
+        "compiled": given.compile,
         "device": given.device,
         "diffusers layouts, seconds a step": {k: round(v, 3) for k, v in layouts.items()},
         "best seconds": {n: {w: round(s, 3) for w, s in told.items()} for n, told in best.items()},
@@ -421,14 +436,15 @@ def main() -> None:
     parser.add_argument("--busy", action="store_true", help="count processor time")
     parser.add_argument("--cpp", help="an interpreter that has stable-diffusion-cpp-python")
     parser.add_argument("--short", action="store_true", help="Calotype as where memory is short")
+    parser.add_argument("--compile", action="store_true", help="the networks of both sides")
     parser.add_argument("--once", action="store_true", help="one whole picture of one step instead")
     parser.add_argument("--drawn-once", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--side", nargs=8, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
-        name, place, size, threads, dtype, device, busy, short = given.side
+        name, place, size, threads, dtype, device, busy, widen = given.side
         kind = getattr(torch, dtype)
-        work(name, Path(place), int(size), int(threads), kind, device, busy == "True", short == "True")
+        work(name, Path(place), int(size), int(threads), kind, device, busy == "True", widen or None)
         return
     if given.drawn_once:
         folder, size, threads, dtype = given.drawn_once

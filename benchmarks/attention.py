@@ -1,0 +1,72 @@
+"""Attention in bf16 on a CPU, PyTorch's kernel beside plain products.
+
+    python benchmarks/attention.py [--threads 2] [--rounds 3]
+
+The self-attentions of Stable Diffusion's networks at their own sizes, guidance halves together; both ways by
+turns, the least seconds of several, and what each costs in exactness beside float64.  Says which of the two
+Calotype takes on this processor; one without units for bf16 emulates the products, and takes the kernel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from calotype.models.allocation import keep_freed
+from calotype.networks import processor
+from calotype.networks.attention import by_products
+
+SHAPES = {  # pictures, heads, places, channels of a head
+    "SD 1.x, 512x512, finest": (2, 8, 4096, 40),
+    "SD 1.x, 512x512, second": (2, 8, 1024, 80),
+    "SD 2.x, 768x768, finest": (2, 5, 9216, 64),
+    "SDXL, 1024x1024, finest": (2, 10, 4096, 64),
+    "decoder, 512x512": (1, 1, 4096, 512),
+}
+
+
+WAYS = {"kernel": F.scaled_dot_product_attention, "products": by_products}
+
+
+def seconds(way: str, some: list[Tensor]) -> float:
+    start = time.perf_counter()
+    WAYS[way](*some)
+    return time.perf_counter() - start
+
+
+def error(found: Tensor, exact: Tensor) -> float:
+    return float((found - exact).norm() / exact.norm())
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    keep_freed()
+    quick = processor.multiplies_bf16_in_vectors()
+    print(
+        f"{torch.backends.cpu.get_cpu_capability()}; Calotype takes {'products' if quick else 'the kernel'}"
+    )
+    for name, (pictures, heads, places, channels) in SHAPES.items():
+        some = [torch.randn(pictures, heads, places, channels).bfloat16() for _ in range(3)]
+        found = [{way: seconds(way, some) for way in WAYS} for _ in range(asked.rounds)]
+        least = {way: min(one[way] for one in found) for way in WAYS}
+        head = [x[:1, :1] for x in some]
+        exact = F.scaled_dot_product_attention(*(x.double() for x in head))
+        work = 4 * pictures * heads * places**2 * channels / 1e9
+        told = (
+            f"{way} {took:.3f} s ({work / took:.0f} GFLOP/s, error {error(WAYS[way](*head), exact):.4f})"
+            for way, took in least.items()
+        )
+        print(f"{name}: {', '.join(told)}; ratio {least['kernel'] / least['products']:.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
