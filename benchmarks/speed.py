@@ -11,7 +11,8 @@ Peak memory is the process' VmHWM, mapped pages of the file included. On a machi
 counts the seconds of processor time that each side takes instead of the clock's; best with one thread.
 `--cpp` names an interpreter that has `stable-diffusion-cpp-python`, and makes stable-diffusion.cpp the third
 side: a step of it is half of what pictures of three steps and of one differ by.
-`--compile` has both sides' networks compiled, diffusers' channels-last: `first` waits for the compiler.
+`--compile` has both sides' networks compiled, diffusers' channels-last: `first` waits for the
+compiler, and so does the first decoding, so take two rounds.
 `--short` has Calotype work as where memory is short: float32 from 16 bits, widened anew by every call.
 `--once` does something else: each side is a fresh process that draws one picture of one step, from file to
 pixels, as a person asks for it; of these the seconds and the peak memory are told.

@@ -44,7 +44,7 @@ def three(tokens: int, seen: int, dtype: torch.dtype, size: float = 1.0) -> list
 
 
 def test_products_are_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "ROWS", 3)  # several times, the last with fewer
+    monkeypatch.setattr(attention, "SCORES", 100)  # some rows at once, the last time fewer
     query, key, value = three(20, 30, torch.float64)
     assert relative_error(by_products(query, key, value), attend(query, key, value)) <= 1e-12
 
@@ -60,6 +60,25 @@ def test_products_of_16_bits_round_little(size: float) -> None:
 
     assert error(by_products(query, key, value)) < 0.006
     assert error(F.scaled_dot_product_attention(query, key, value)) < 0.003  # PyTorch's, beside it
+
+
+@pytest.mark.parametrize("strength", [3.0, 6.0, 20.0])
+def test_products_of_alike_neighbours_round_little(strength: float) -> None:
+    """Queries that look for their own place on a map whose neighbours are alike, as in a picture."""
+    generator = torch.Generator().manual_seed(0)
+    near = torch.exp(-torch.arange(-6.0, 7.0).square() / 8)
+    near /= near.square().sum().sqrt()
+    maps = torch.randn(40, 1, 32, 32, generator=generator)
+    maps = F.conv2d(maps, near[None, None, :, None], padding="same")
+    maps = F.conv2d(maps, near[None, None, None, :], padding="same")
+    key = maps.flatten(1).T[None, None].bfloat16()  # (40 1 32 32) -> (1 1 1024 40)
+    query = (strength * key)[:, :, ::8]
+    value = torch.randn(1, 1, 1024, 40, generator=generator).bfloat16()
+    exact = F.scaled_dot_product_attention(query.double(), key.double(), value.double())
+    found = by_products(query, key, value)
+    assert (found - exact).norm() < 0.0045 * exact.norm()
+    rounded = (query.float() @ key.float().mT * 40**-0.5).bfloat16().softmax(-1) @ value
+    assert (rounded - exact).norm() > 0.02 * exact.norm()  # what the column is for
 
 
 @torch.no_grad()

@@ -131,6 +131,9 @@ def test_16_bits_of_layers_that_work_once_go_by_corners(monkeypatch: pytest.Monk
 
     plainly = error()
     layer.rarely = True
+    read: list[torch.dtype] = []
+    layer.after_widening = lambda: read.append(layer.weight.dtype)
     by_corners = error()
+    assert read == [torch.float16]
     assert by_corners != plainly
     assert by_corners <= 1.02 * plainly < 0.005

@@ -93,3 +93,10 @@ def test_what_a_network_computes_in() -> None:
     assert working_dtype(network) == torch.float32
     assert working_dtype(network.double()) == torch.float64
     assert working_dtype(network[0].half(), torch.bfloat16) == torch.bfloat16  # nothing else to tell it by
+
+
+def test_a_network_without_numbers_runs() -> None:
+    """Whose work benchmarks count; autocast does not know its device."""
+    with torch.device("meta"), torch.no_grad():
+        assert Linear(6, 5)(torch.zeros(3, 6)).shape == (3, 5)
+        assert Conv3x3(6, 5)(torch.zeros(1, 6, 4, 4)).shape == (1, 5, 4, 4)

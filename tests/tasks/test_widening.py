@@ -118,7 +118,10 @@ def test_other_precisions_are_converted_however_large(halves: dict[str, Path]) -
 
 @pytest.mark.usefixtures("large")
 @pytest.mark.parametrize("widen", ["once", "always"])
-def test_fp16_becomes_bf16_in_the_layers_too(halves: dict[str, Path], widen: Widen, tmp_path: Path) -> None:
+@pytest.mark.parametrize("live", [False, True])
+def test_fp16_becomes_bf16_in_the_layers_too(
+    halves: dict[str, Path], widen: Widen, live: bool, tmp_path: Path
+) -> None:
     bf16 = torch.bfloat16
     plain = shelf.load(halves["native"], dtype=bf16)
     spared = shelf.load(halves["native"], dtype=bf16, widen=widen)
@@ -129,12 +132,14 @@ def test_fp16_becomes_bf16_in_the_layers_too(halves: dict[str, Path], widen: Wid
         return {layer.weight.dtype for some in layers for layer in some}
 
     uses = [f"{write(tmp_path / 'a.safetensors', plain, 1)}:0.5"]
-    changed = drawn(plain, loras=uses)
+    changed = drawn(plain, loras=uses, lora_live=live)
     assert types() == {torch.float16}
-    assert_same(drawn(spared, loras=uses), changed)
+    assert_same(drawn(spared, loras=uses, lora_live=live), changed)
     assert_same(drawn(spared), drawn(plain))
     assert types() == ({torch.float16} if widen == "always" else {torch.float16, bf16})
-    assert_same(drawn(spared, loras=uses), changed)  # a LoRA is added to the same weights as before
+    assert_same(
+        drawn(spared, loras=uses, lora_live=live), changed
+    )  # a LoRA is added to the same weights as before
 
 
 @pytest.mark.usefixtures("large")

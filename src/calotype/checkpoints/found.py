@@ -146,7 +146,7 @@ class Found:
         Weights that need not change are views of the file, which is mapped into memory. With `offload`, which
         then says where and in what they work, they stay in the file until a part is brought to work.
 
-        widen  when 16-bit weights of large layers become float32, to draw on a CPU (networks/narrow.py); None
+        widen  when large layers' 16-bit weights become float32 or bf16 on a CPU (networks/narrow.py); None
                for "once", or "always" where the model would not fit into memory otherwise
 
         Raises CheckpointError where tensors are missing, unknown or misshapen.

@@ -14,10 +14,10 @@ from calotype.networks.norm import GroupNorm
 
 MANY = 1024
 """Keys from which on plain products are quicker than PyTorch's kernel, where that makes little of a CPU."""
-ROWS = 256
-"""Queries at once, for each thread: their scores stay in the processor's cache."""
-SOME = 8
-"""One key of so many tells about how large a query's scores are."""
+SCORES = 2**20
+"""Scores at once, for each thread: they stay in the processor's cache."""
+SOME = 3
+"""One key of so many tells about how large a query's scores are; keys of neighbours are alike."""
 COLUMNS = 8
 """What is put beside queries and keys, of which one is used: rows begin at multiples of 16 bytes."""
 
@@ -63,19 +63,22 @@ def by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     more product, of a column beside the queries and one of ones beside the keys.
     """
     heads, tokens, width = query.shape[1:]
-    rows = ROWS * torch.get_num_threads()
+    seen = key.shape[-2]
+    rows = min(tokens, max(1, SCORES // seen) * torch.get_num_threads())
     y = query.new_empty(len(query), tokens, heads, width)  # as the layer after it wants it
-    scores = query.new_empty(min(rows, tokens), key.shape[-2])
+    scores = query.new_empty(rows, seen)
     for i in range(len(query)):
         for head in range(heads):
-            q, k = query[i, head], key[i, head]
-            level = (q @ k[::SOME].T).amax(-1, keepdim=True)  # (N C) x (C L/SOME) -> (N 1)
-            q = torch.cat([q, -level, q.new_zeros(tokens, COLUMNS - 1)], dim=1)  # (N C+COLUMNS)
-            k = F.pad(torch.cat([k, k.new_ones(len(k), 1)], dim=1), (0, COLUMNS - 1)).T  # (C+COLUMNS L)
-            v = value[i, head].contiguous()
+            k, v = key[i, head], value[i, head].contiguous()
+            beside = k.new_ones(seen, 1)
+            keys = F.pad(torch.cat([k, beside], dim=1), (0, COLUMNS - 1)).T  # (C+COLUMNS L)
+            some = k[::SOME].T  # (C L/SOME)
             for top in range(0, tokens, rows):
-                some = q[top : top + rows]
-                said = torch.addmm(scores[: len(some)], some, k, beta=0, alpha=width**-0.5)  # (n L)
+                q = query[i, head, top : top + rows]
+                level = (q @ some).amax(-1, keepdim=True)  # (n C) x (C L/SOME) -> (n 1)
+                queries = F.pad(torch.cat([q, -level], dim=1), (0, COLUMNS - 1))  # (n C+COLUMNS)
+                said = scores[: len(q)]
+                torch.addmm(said, queries, keys, beta=0, alpha=width**-0.5, out=said)  # (n L)
                 y[i, top : top + rows, head] = said.softmax(-1) @ v  # (n L) x (L C) -> (n C)
     return y.transpose(1, 2)  # (B N heads C) -> (B heads N C)
 

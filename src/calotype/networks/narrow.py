@@ -36,7 +36,8 @@ class Narrow:
     def wide(self, x: Tensor) -> Tensor:
         """The weight in the numbers of x."""
         weight = self.weight
-        if torch.is_autocast_enabled(x.device.type) or not is_narrow(weight, x.dtype):
+        # autocast is asked about last, as it does not know every device
+        if not is_narrow(weight, x.dtype) or torch.is_autocast_enabled(x.device.type):
             return weight
         if self.keeps:
             made = weight.data = _apart(weight.detach(), x.dtype)  # the parameter's, which twins share

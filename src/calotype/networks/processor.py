@@ -16,7 +16,9 @@ def multiplies_bf16() -> bool:
 
 
 def multiplies_bf16_in_vectors() -> bool:
-    """Whether it is an x86 with vectors of bf16 and without tiles, which PyTorch's attention would use."""
+    """Whether it is an x86 with vectors of bf16 and without tiles, which PyTorch's attention would use; no
+    where torch is too old to say.
+    """
     return hasattr(torch.cpu, "get_capabilities") and _has("avx512_bf16") and not _has("amx_bf16")
 
 
