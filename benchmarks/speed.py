@@ -4,15 +4,16 @@
         [--busy] [--cpp PYTHON] [--short] [--compile] [--once]
 
 Each side is a process of its own, asked alternately for the same work, so that what slows the machine slows
-both; of each figure the best of all rounds is taken. `load` ends where the first step could begin: weights
-there, prompt encoded; `first` is that step, which finds memory cold. diffusers runs without a checker, in the
-better of its two memory layouts. A whole picture is reckoned from its parts: 20 guided steps and the decoder.
-Peak memory is the process' VmHWM, mapped pages of the file included. On a machine that others use, `--busy`
-counts the seconds of processor time that each side takes instead of the clock's; best with one thread.
+both; of each figure the best of all rounds is taken. `load` ends where the first step could begin: it is
+`open`, until the weights are there, and `prompt`, until it is encoded; `first` is that step, which finds
+memory cold. diffusers runs without a checker, in the better of its two memory layouts. A whole picture is
+reckoned from its parts: 20 guided steps and the decoder. Peak memory is the process' VmHWM, mapped pages of
+the file included. On a machine that others use, `--busy` counts the seconds of processor time that each side
+takes instead of the clock's; best with one thread.
 `--cpp` names an interpreter that has `stable-diffusion-cpp-python`, and makes stable-diffusion.cpp the third
 side: a step of it is half of what pictures of three steps and of one differ by.
-`--compile` has both sides' networks compiled, diffusers' channels-last: `first` waits for the
-compiler, and so does the first decoding, so take two rounds.
+`--compile` has both sides' networks compiled, diffusers' channels-last: `first` waits for the compiler, and
+so does the first decoding, so take two rounds.
 `--short` has Calotype work as where memory is short: float32 from 16 bits, widened anew by every call.
 `--once` does something else: each side is a fresh process that draws one picture of one step, from file to
 pixels, as a person asks for it; of these the seconds and the peak memory are told.
@@ -89,13 +90,16 @@ class Ours:
 
     widen: Widen | None = None
 
-    def load(self, place: Path, size: int, dtype: torch.dtype, device: str) -> None:
+    def open(self, place: Path, dtype: torch.dtype, device: str) -> None:
         from calotype.checkpoints import shelf
-        from calotype.tasks.generate import Encoded, generate
-        from calotype.tasks.request import Request
         from calotype.tasks.studio import pick_device
 
         self.model = shelf.load(place / FILE, pick_device(device), dtype, widen=self.widen)
+
+    def prompt(self, size: int) -> None:
+        from calotype.tasks.generate import Encoded, generate
+        from calotype.tasks.request import Request
+
         asked = Request(
             prompts=PROMPT, steps=1000, guidance=GUIDANCE, sampler="euler", seed=1, width=size, height=size
         )
@@ -142,8 +146,8 @@ class Theirs:
         ).to(device)
         self.pipe.scheduler = EulerDiscreteScheduler.from_config(self.pipe.scheduler.config)
 
-    def load(self, place: Path, size: int, dtype: torch.dtype, device: str) -> None:
-        self.open(place, dtype, device)
+    def prompt(self, size: int) -> None:
+        device, dtype = self.pipe.device, self.pipe.dtype
         self.pipe.scheduler.set_timesteps(1000)
         self.times = iter(self.pipe.scheduler.timesteps)
         with torch.inference_mode():
@@ -223,8 +227,10 @@ def work(
             found = highest("self") if device == "cpu" else torch.cuda.max_memory_allocated()
             print(found, flush=True)
             continue
-        if word == "load":
-            side.load(place, size, dtype, device)
+        if word == "open":
+            side.open(place, dtype, device)
+        elif word == "prompt":
+            side.prompt(size)
         elif word == "first":
             side.step()
         elif word in ("contiguous", "channels_last"):
@@ -365,11 +371,17 @@ def measure(given: argparse.Namespace, place: Path) -> dict[str, Any]:
         for name in names:
             seconds[name].setdefault(called or word, []).append(workers[name](word))
 
-    ask("load", list(SIDES))
+    def load(name: str, worker: Worker) -> None:
+        took = {word: worker(word) for word in ("open", "prompt")}
+        for word, found in {**took, "load": sum(took.values())}.items():
+            seconds[name].setdefault(word, []).append(found)
+
+    for name, worker in workers.items():
+        load(name, worker)
     for turn in range(given.rounds):  # again by others, as the first to load may find memory cold
         for name in list(SIDES) if turn % 2 else list(SIDES)[::-1]:
             other = Worker([sys.executable, __file__, "--side", name, *options])
-            seconds[name]["load"].append(other("load"))
+            load(name, other)
             other.end()
     if given.compile:
         for worker in workers.values():
