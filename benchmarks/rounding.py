@@ -28,7 +28,7 @@ def ours(place: Path, dtype: torch.dtype) -> Run:
     """Calotype's U-Net (x, time, text) and decoder (latents as the U-Net has them)."""
     from calotype.checkpoints import shelf
 
-    model = shelf.load(place / FILE, torch.device("cpu"), dtype)
+    model = shelf.load(place / FILE, torch.device("cpu"), dtype, widen=None)
     return model.denoiser.network, model.autoencoder.decode
 
 
