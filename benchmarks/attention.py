@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -36,9 +37,9 @@ SHAPES = {  # pictures, heads, places, channels of a head
 WAYS = {"kernel": F.scaled_dot_product_attention, "products": by_products}
 
 
-def seconds(way: str, some: list[Tensor]) -> float:
+def seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
-    WAYS[way](*some)
+    work()
     return time.perf_counter() - start
 
 
@@ -61,9 +62,7 @@ def projections(dtype: torch.dtype, rounds: int) -> dict[str, float]:
         took: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(rounds + 1):
             for way, work in ways.items():
-                start = time.perf_counter()
-                work()
-                took[way].append(time.perf_counter() - start)
+                took[way].append(seconds(work))
         for way, found in took.items():
             total[way] = total.get(way, 0.0) + count * min(found[1:])
     return total
@@ -92,7 +91,9 @@ def main() -> None:
     )
     for name, (pictures, heads, places, channels) in SHAPES.items():
         some = [torch.randn(pictures, heads, places, channels).bfloat16() for _ in range(3)]
-        found = [{way: seconds(way, some) for way in WAYS} for _ in range(asked.rounds)]
+        found = [
+            {way: seconds(partial(work, *some)) for way, work in WAYS.items()} for _ in range(asked.rounds)
+        ]
         least = {way: min(one[way] for one in found) for way in WAYS}
         head = [x[:1, :1] for x in some]
         exact = F.scaled_dot_product_attention(*(x.double() for x in head))

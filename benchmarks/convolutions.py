@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -48,14 +49,19 @@ def told(layer: str, plain: float, ours: float, name: str = "Winograd") -> None:
     print(f"{layer}: oneDNN {plain:.3f} s, {name} {ours:.3f} s, ratio {plain / ours:.2f}", flush=True)
 
 
-def bf16() -> None:
+def doubled(
+    dtype: torch.dtype, way: Callable[[Tensor, Tensor, Tensor], Tensor], name: str, times: int
+) -> None:
     for pictures, channels, side in DOUBLED:
-        x = torch.randn(pictures, channels, side, side).bfloat16().to(memory_format=torch.channels_last)
-        weight = torch.randn(channels, channels, 3, 3).bfloat16().to(memory_format=torch.channels_last)
-        bias = torch.randn(channels).bfloat16()
-        plain = seconds(lambda: F.conv2d(F.interpolate(x, scale_factor=2.0), weight, bias, padding=1), 1)  # noqa: B023
-        ours = seconds(lambda: at_corners(x, weight, bias), 1)  # noqa: B023
-        told(f"{pictures}x{side}x{side} doubled, {channels}", plain, ours, "by corners")
+        x = torch.randn(pictures, channels, side, side).to(dtype, memory_format=torch.channels_last)
+        weight = torch.randn(channels, channels, 3, 3).to(dtype, memory_format=torch.channels_last)
+        bias = torch.randn(channels).to(dtype)
+        plain = seconds(
+            lambda: F.conv2d(F.interpolate(x, scale_factor=2.0), weight, bias, padding=1),  # noqa: B023
+            times,
+        )
+        ours = seconds(lambda: way(x, weight, bias), times)  # noqa: B023
+        told(f"{pictures}x{side}x{side} doubled, {channels}", plain, ours, name)
 
 
 @torch.no_grad()
@@ -65,7 +71,7 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed()
     if parser.parse_args().bf16:
-        bf16()
+        doubled(torch.bfloat16, at_corners, "by corners", times=1)
         return
     for pictures, channels, out, side in SHAPES:
         x = torch.randn(pictures, channels, side, side).to(memory_format=torch.channels_last)
@@ -74,13 +80,7 @@ def main() -> None:
         plain = seconds(lambda: F.conv2d(x, weight, bias, padding=1))  # noqa: B023
         ours = seconds(lambda: winograd(x, weight, bias))  # noqa: B023
         told(f"{pictures}x{side}x{side}, {channels} to {out}", plain, ours)
-    for pictures, channels, side in DOUBLED:
-        x = torch.randn(pictures, channels, side, side).to(memory_format=torch.channels_last)
-        weight = torch.randn(channels, channels, 3, 3).to(memory_format=torch.channels_last)
-        bias = torch.randn(channels)
-        plain = seconds(lambda: F.conv2d(F.interpolate(x, scale_factor=2.0), weight, bias, padding=1))  # noqa: B023
-        ours = seconds(lambda: winograd(x, weight, bias, doubled=True))  # noqa: B023
-        told(f"{pictures}x{side}x{side} doubled, {channels}", plain, ours)
+    doubled(torch.float32, partial(winograd, doubled=True), "Winograd", times=3)
 
 
 if __name__ == "__main__":

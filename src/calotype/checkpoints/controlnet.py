@@ -92,8 +92,7 @@ class FoundControlNet:
                 net = ControlNet(self.config)
         except InputError as error:
             raise CheckpointError(f"{self.path} makes no ControlNet: {error}") from None
-        size = memory.FLOAT if dtype is None else dtype.itemsize
-        weights = sum(memory.held({"": self.piece.sources}, size).values())
+        weights = sum(memory.held({"": self.piece.sources}, memory.itemsize(dtype)).values())
         widen = widen or memory.way(memory.Memory(weights, 0, 0), torch.device(device))
         filling(self.path, net, [self.piece], device, dtype, widen)()
         return net.eval()

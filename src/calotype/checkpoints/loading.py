@@ -61,8 +61,8 @@ def way(
     offload: Offload | None,
 ) -> Widen:
     """How a model's layers may widen their weights in the memory that is free."""
-    size = memory.FLOAT if dtype is None else dtype.itemsize
-    return memory.way(memory.needed(config, stored, size, one_by_one=offload is not None), device)
+    need = memory.needed(config, stored, memory.itemsize(dtype), one_by_one=offload is not None)
+    return memory.way(need, device)
 
 
 def in_torch(dtype: torch.dtype | str | None) -> torch.dtype | None:

@@ -128,6 +128,11 @@ def decoding(config: ModelConfig, pixels: int, itemsize: int = FLOAT) -> int:
     return itemsize * 3 * channels[min(1, len(channels) - 1)] * pixels
 
 
+def itemsize(dtype: torch.dtype | None) -> int:
+    """Bytes of a number of weights in `dtype`; None for as they are stored, reckoned as float32."""
+    return FLOAT if dtype is None else dtype.itemsize
+
+
 def peak() -> int:
     """The most bytes of memory that this process has held at once."""
     try:

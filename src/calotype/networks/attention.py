@@ -31,9 +31,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False) -
     processor (`by_products`).
     """
     tokens, seen = query.shape[-2], key.shape[-2]
+    if not causal and seen >= MANY and _products_pay(query):
+        return by_products(query, key, value)
     if query.device.type != "cpu" or not torch.is_grad_enabled() or tokens * seen > 1024 * 1024:
-        if not causal and seen >= MANY and not torch.is_grad_enabled() and _products_pay(query):
-            return by_products(query, key, value)
         return F.scaled_dot_product_attention(query, key, value, is_causal=causal)
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (B heads N L)
     if causal:
@@ -47,6 +47,7 @@ def _products_pay(query: Tensor) -> bool:
     return (
         query.device.type == "cpu"
         and query.dtype == torch.bfloat16
+        and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and processor.multiplies_bf16_in_vectors()
     )
