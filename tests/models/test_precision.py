@@ -7,6 +7,7 @@ import torch
 
 from calotype.errors import InputError
 from calotype.models import precision
+from calotype.networks import processor
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,9 @@ from calotype.models import precision
 def test_a_cpu_is_asked_for_its_units(
     units: dict[str, bool], expected: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units)
+    told = {**units, "cpu_name": "bf16", "l2_cache_size": 1}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told)
+    monkeypatch.setattr(processor, "UNITS", processor.told())
     assert precision.reduced("cpu") == expected
     assert precision.for_training("cpu") == (expected or "float32")
 
@@ -30,8 +33,11 @@ def test_a_cpu_is_asked_for_its_units(
 def test_an_older_torch_is_asked_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(processor, "UNITS", processor.told())
+    assert not processor.multiplies_bf16_in_vectors()  # it may have tiles
     assert precision.reduced("cpu") == "bf16"
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+    monkeypatch.setattr(processor, "UNITS", processor.told())
     assert precision.reduced("cpu") is None
 
 

@@ -86,21 +86,23 @@ def test_products_serve_where_the_processor_has_vectors_only(monkeypatch: pytest
     monkeypatch.setattr(attention, "MANY", 64)
     query, key, value = three(16, 64, torch.bfloat16)
     plain, other = F.scaled_dot_product_attention(query, key, value), by_products(query, key, value)
+    wide = [x.float() for x in (query, key, value)]
+    by_float32 = F.scaled_dot_product_attention(*wide).bfloat16()
     assert not torch.equal(plain, other)
+    assert not torch.equal(plain, by_float32)
     for units, expected in (
-        ({"avx512_bf16": True}, other),
-        ({"avx512_bf16": True, "amx_bf16": True}, plain),
-        ({"avx2": True}, plain),
+        ({"avx512_bf16"}, other),
+        ({"avx512_bf16", "amx_bf16"}, plain),
+        ({"avx2"}, by_float32),
     ):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda units=units: units)
+        monkeypatch.setattr(processor, "UNITS", units)
         assert processor.multiplies_bf16_in_vectors() == (expected is other)
         assert torch.equal(attend(query, key, value), expected)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setattr(processor, "UNITS", {"avx512_bf16"})
     single = attend(query[:1], key[:1], value[:1])
     assert torch.equal(attend(query, key, value)[:1], single)  # whatever is beside it
     assert torch.equal(
         attend(query, key[..., :63, :], value[..., :63, :]),
         F.scaled_dot_product_attention(query, key[..., :63, :], value[..., :63, :]),
     )
-    wide = [x.float() for x in (query, key, value)]
     assert torch.equal(attend(*wide), F.scaled_dot_product_attention(*wide))

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from calotype.networks import convolution
+from calotype.networks import convolution, processor
 from calotype.networks.convolution import Conv3x3, at_corners, winograd
 from calotype.networks.layers import Upsample
 from calotype.networks.lora import Adapter, LowRank
@@ -125,6 +125,7 @@ def test_16_bits_of_layers_that_work_once_go_by_corners(monkeypatch: pytest.Monk
     assert layer.bias is not None
     exact = F.conv2d(doubled, layer.weight.double(), layer.bias.double(), padding=1)
     monkeypatch.setattr(convolution, "LEAST_CORNERS", (256, 64))
+    monkeypatch.setattr(processor, "multiplies_bf16", lambda: True)
 
     def error() -> float:
         return float((layer.of_doubled(x) - exact).norm() / exact.norm())
@@ -137,3 +138,20 @@ def test_16_bits_of_layers_that_work_once_go_by_corners(monkeypatch: pytest.Monk
     assert read == [torch.float16]
     assert by_corners != plainly
     assert by_corners <= 1.02 * plainly < 0.005
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_16_bits_that_would_be_emulated_go_by_it_in_float32(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "UNITS", frozenset())
+    torch.manual_seed(0)
+    layer = Conv3x3(128, 130).to(dtype)
+    x = torch.randn(2, 128, 33, 32).to(dtype, memory_format=torch.channels_last)
+    weight, bias = layer.weight.float(), layer.bias.float()  # type: ignore[union-attr]
+    assert torch.equal(layer(x), winograd(x.float(), weight, bias).to(dtype))
+    assert torch.equal(layer.of_doubled(x), winograd(x.float(), weight, bias, doubled=True).to(dtype))
+    assert torch.equal(layer(x)[1:], layer(x[1:]))
+    monkeypatch.setattr(convolution, "KERNEL_BYTES", 40 * 128 * 36 * 4)  # some of the channels at once
+    assert torch.equal(layer(x), winograd(x.float(), weight, bias).to(dtype))

@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from calotype.networks import processor
 from calotype.networks.convolution import Conv3x3
-from calotype.networks.narrow import Linear, narrow_layers, working_dtype
+from calotype.networks.lora import Adapter, LowRank
+from calotype.networks.narrow import Conv2d, Linear, narrow_layers, working_dtype
 
 SIXTEEN = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 
@@ -100,3 +102,62 @@ def test_a_network_without_numbers_runs() -> None:
     with torch.device("meta"), torch.no_grad():
         assert Linear(6, 5)(torch.zeros(3, 6)).shape == (3, 5)
         assert Conv3x3(6, 5)(torch.zeros(1, 6, 4, 4)).shape == (1, 5, 4, 4)
+
+
+@SIXTEEN
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (Linear(600, 50), (2, 3, 600)),
+        (Linear(600, 50, bias=False), (600,)),
+        (Conv2d(60, 50, 3, stride=2, padding=1), (2, 60, 7, 6)),
+        (Conv3x3(60, 50), (2, 60, 7, 6)),
+    ],
+)
+def test_16_bits_that_would_be_emulated_are_multiplied_in_float32(
+    layer: Linear | Conv2d, shape: tuple[int, ...], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = copy.deepcopy(layer).to(dtype)
+    wide = copy.deepcopy(layer).float()
+    x = normal(*shape).to(dtype)
+    expected = wide(x.float())
+    monkeypatch.setattr(processor, "UNITS", frozenset())
+    assert torch.equal(layer(x), expected.to(dtype))
+    layer.weight.data = layer.weight.data.to(torch.bfloat16 if dtype == torch.float16 else torch.float16)
+    assert layer(x).dtype == dtype
+    layer.weight.data = layer.weight.data.to(dtype)
+    with torch.autocast("cpu", dtype):  # which emulates, where somebody asks for it
+        assert layer(x).dtype == dtype
+    monkeypatch.setattr(processor, "UNITS", processor.OF_BF16 | processor.OF_FP16)
+    emulated = layer(x)
+    assert (emulated - expected).norm() < 0.01 * expected.norm()
+
+
+@SIXTEEN
+def test_so_are_loras_beside_them(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = nn.Sequential(Conv2d(6, 6, 3, padding=1), Conv3x3(6, 6)).to(dtype)
+    wide = copy.deepcopy(network).float()
+    changes = {
+        "0": LowRank(normal(2, 6, 3, 3), normal(6, 2), 0.1),
+        "1": LowRank(normal(2, 6, 1, 1), normal(6, 2), 0.1, mid=normal(2, 2, 3, 3)),
+    }
+    x = normal(1, 6, 5, 5).to(dtype)
+    for one in (network, wide):
+        Adapter(one).apply([(changes, 1.0)], live=True)
+    monkeypatch.setattr(processor, "UNITS", frozenset())
+    with torch.no_grad():
+        made, expected = network(x), wide(x.float())
+    assert made.dtype == dtype
+    assert (made - expected).norm() < 0.02 * expected.norm()
+
+
+def test_gradients_pass_through_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor, "UNITS", frozenset())
+    layer = Linear(6, 5).bfloat16()
+    x = normal(3, 6).bfloat16().requires_grad_()
+    layer(x).square().sum().backward()
+    wide = x.detach().float().requires_grad_()
+    copy.deepcopy(layer).float()(wide).square().sum().backward()
+    assert x.grad is not None
+    assert wide.grad is not None
+    assert (x.grad - wide.grad).norm() < 0.01 * wide.grad.norm()

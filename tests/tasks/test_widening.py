@@ -15,6 +15,7 @@ from calotype.models.config import ModelConfig
 from calotype.models.latent_diffusion import LatentDiffusion, unfilled
 from calotype.models.offload import Offload
 from calotype.models.presets import sd1, sdxl
+from calotype.networks import processor
 from calotype.networks.narrow import Widen, narrow_layers
 from calotype.networks.unet import UNet
 from calotype.tasks.studio import Studio
@@ -119,9 +120,16 @@ def test_other_precisions_are_converted_however_large(halves: dict[str, Path]) -
 @pytest.mark.usefixtures("large")
 @pytest.mark.parametrize("widen", ["once", "always"])
 @pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("units", [False, pytest.param(True, marks=pytest.mark.verify)])
 def test_fp16_becomes_bf16_in_the_layers_too(
-    halves: dict[str, Path], widen: Widen, live: bool, tmp_path: Path
+    halves: dict[str, Path],
+    widen: Widen,
+    live: bool,
+    units: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(processor, "multiplies_bf16", lambda: units)
     bf16 = torch.bfloat16
     plain = shelf.load(halves["native"], dtype=bf16)
     spared = shelf.load(halves["native"], dtype=bf16, widen=widen)

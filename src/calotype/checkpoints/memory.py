@@ -93,10 +93,9 @@ def _may_stay(name: str, told: Tensor) -> bool:
     """Whether it is the weight of a layer that works from 16 bits (networks/narrow.py), as far as names tell
     without building the network: wrong for a hundredth of the weights.
     """
-    if told.dtype.name not in ("float16", "bfloat16") or "embedding" in name:
-        return False
-    strided = ".resample." in name and ("down." in name or name.startswith("encoder."))
-    return len(told.shape) == 2 or (told.shape[2:] == (3, 3) and not strided)
+    return (
+        told.dtype.name in ("float16", "bfloat16") and len(told.shape) in (2, 4) and "embedding" not in name
+    )
 
 
 def _unet(config: ModelConfig) -> int:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from calotype.tasks.request import Request, ResolvedRequest
 
 
-NO_UNITS = "calotype: this machine has no units for 16 bits; float32 is faster on it."
+NO_UNITS = "calotype: this machine has no units for 16 bits; they spare memory on it, and no time."
 
 
 @dataclass(frozen=True)

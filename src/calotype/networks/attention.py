@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from calotype.networks import processor
-from calotype.networks.narrow import Linear
+from calotype.networks.narrow import Conv2d, Linear, multiplied
 from calotype.networks.norm import GroupNorm
 
 MANY = 1024
@@ -34,7 +34,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False) -
     if not causal and seen >= MANY and _products_pay(query):
         return by_products(query, key, value)
     if query.device.type != "cpu" or not torch.is_grad_enabled() or tokens * seen > 1024 * 1024:
-        return F.scaled_dot_product_attention(query, key, value, is_causal=causal)
+        dtype = multiplied(query)
+        asked = query.to(dtype), key.to(dtype), value.to(dtype)
+        return F.scaled_dot_product_attention(*asked, is_causal=causal).to(query.dtype)
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (B heads N L)
     if causal:
         hidden = torch.ones(tokens, seen, dtype=torch.bool, device=query.device).triu(1)
@@ -195,14 +197,12 @@ class SpatialTransformer(nn.Module):
         super().__init__()
         self.linear = linear
         self.norm = GroupNorm(groups, channels, 1e-6)
-        self.enter: nn.Module = Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
+        self.enter: nn.Module = Linear(channels, channels) if linear else Conv2d(channels, channels, 1)
         self.blocks = nn.ModuleList(
             TransformerBlock(channels, heads, context_width=context_width, context_only=context_only)
             for _ in range(depth)
         )
-        self.leave: Linear | nn.Conv2d = (
-            Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
-        )
+        self.leave: Linear | Conv2d = Linear(channels, channels) if linear else Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
         h = self.norm(x)

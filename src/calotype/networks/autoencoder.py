@@ -19,7 +19,7 @@ from calotype.networks.layers import (
     initialise_weights,
     zero_,
 )
-from calotype.networks.narrow import work_rarely
+from calotype.networks.narrow import Conv2d, work_rarely
 from calotype.networks.norm import GroupNorm
 
 EPS = 1e-6
@@ -104,7 +104,7 @@ class Encoder(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         widths, groups = config.block_channels, config.norm_groups
-        self.enter = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.enter = Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.levels = nn.ModuleList(
             Level(
                 widths[max(i - 1, 0)],
@@ -117,7 +117,7 @@ class Encoder(nn.Module):
         )
         self.middle = Middle(widths[-1], groups=groups, attention=config.mid_attention)
         self.norm = GroupNorm(groups, widths[-1], EPS, silu=True)
-        self.leave = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
+        self.leave = Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.enter(x)
@@ -133,7 +133,7 @@ class Decoder(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         widths, groups = config.block_channels[::-1], config.norm_groups
-        self.enter = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
+        self.enter = Conv2d(config.latent_channels, widths[0], 3, padding=1)
         self.middle = Middle(widths[0], groups=groups, attention=config.mid_attention)
         self.levels = nn.ModuleList(
             Level(
@@ -146,7 +146,7 @@ class Decoder(nn.Module):
             for i, width in enumerate(widths)
         )
         self.norm = GroupNorm(groups, widths[-1], EPS, silu=True)
-        self.leave = nn.Conv2d(widths[-1], config.in_channels, 3, padding=1)
+        self.leave = Conv2d(widths[-1], config.in_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.middle(self.enter(x))

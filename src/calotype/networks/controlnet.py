@@ -8,6 +8,7 @@ from torch import Generator, Tensor, nn
 
 from calotype.networks.config import ControlNetConfig
 from calotype.networks.layers import initialise_weights, zero_
+from calotype.networks.narrow import Conv2d
 from calotype.networks.unet import Descent, UNet
 
 
@@ -17,12 +18,12 @@ class Hint(nn.Module):
     def __init__(self, config: ControlNetConfig) -> None:
         super().__init__()
         widths = config.hint_channels
-        self.enter = nn.Conv2d(config.picture_channels, widths[0], 3, padding=1)
+        self.enter = Conv2d(config.picture_channels, widths[0], 3, padding=1)
         self.blocks = nn.ModuleList()
         for width, wider in pairwise(widths):
-            self.blocks.append(nn.Conv2d(width, width, 3, padding=1))
-            self.blocks.append(nn.Conv2d(width, wider, 3, padding=1, stride=2))
-        self.leave = nn.Conv2d(widths[-1], config.unet.block_channels[0], 3, padding=1)
+            self.blocks.append(Conv2d(width, width, 3, padding=1))
+            self.blocks.append(Conv2d(width, wider, 3, padding=1, stride=2))
+        self.leave = Conv2d(widths[-1], config.unet.block_channels[0], 3, padding=1)
 
     def forward(self, picture: Tensor) -> Tensor:
         x: Tensor = F.silu(self.enter(picture))
@@ -39,9 +40,9 @@ class ControlNet(Descent):
         super().__init__(config.unet, short_middle=config.short_middle)
         self.control = config
         self.hint = Hint(config)
-        self.zeros = nn.ModuleList(nn.Conv2d(width, width, 1) for width in self.skip_channels)
+        self.zeros = nn.ModuleList(Conv2d(width, width, 1) for width in self.skip_channels)
         width = config.unet.block_channels[-1]
-        self.middle_zero = nn.Conv2d(width, width, 1)
+        self.middle_zero = Conv2d(width, width, 1)
         self.initialise()
 
     def initialise(self, generator: Generator | None = None) -> None:

@@ -16,9 +16,9 @@ from itertools import product
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from calotype.networks.narrow import Narrow
+from calotype.networks.narrow import Conv2d, multiplied
 
 A, B = 5 / 8, 3 / 2
 """Where polynomials are evaluated, besides 0 and infinity, on either side of 0; exact in binary."""
@@ -37,7 +37,7 @@ corner, and for that after it.
 """
 
 
-class Conv3x3(Narrow, nn.Conv2d):
+class Conv3x3(Conv2d):
     """Keeps the size of a map, beyond whose edges lies zero: (B C H W) -> (B C' H W)."""
 
     def __init__(self, channels: int, out_channels: int) -> None:
@@ -46,15 +46,14 @@ class Conv3x3(Narrow, nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         if self._pays(x, height * width, *LEAST):
-            return winograd(x, self.wide(x), self.bias)
-        y: Tensor = self._conv_forward(x, self.wide(x), self.bias)
-        return y
+            return self._winograd(x)
+        return super().forward(x)
 
     def of_doubled(self, x: Tensor) -> Tensor:
         """Of the map with every pixel repeated twice along both axes: (B C H W) -> (B C' 2H 2W)."""
         height, width = x.shape[-2:]
         if self._pays(x, 4 * height * width, *LEAST_DOUBLED):
-            return winograd(x, self.wide(x), self.bias, doubled=True)
+            return self._winograd(x, doubled=True)
         if self.rarely and self._pays(x, 4 * height * width, *LEAST_CORNERS, dtype=torch.bfloat16):
             made = at_corners(x, self.weight, self.bias)
             self.let_go()
@@ -62,12 +61,15 @@ class Conv3x3(Narrow, nn.Conv2d):
         y: Tensor = self(F.interpolate(x, scale_factor=2.0, mode="nearest"))
         return y
 
+    def _winograd(self, x: Tensor, **how: bool) -> Tensor:
+        return winograd(x, self.wide(x).float(), None if self.bias is None else self.bias.float(), **how)
+
     def _pays(
         self, x: Tensor, pixels: int, least: int, least_channels: int, dtype: torch.dtype = torch.float32
     ) -> bool:
         return (
             x.device.type == "cpu"
-            and x.dtype == dtype
+            and multiplied(x) == dtype
             and not torch.is_grad_enabled()
             and not torch.compiler.is_compiling()
             and not torch.is_autocast_enabled("cpu")
@@ -78,7 +80,7 @@ class Conv3x3(Narrow, nn.Conv2d):
 
 def winograd(x: Tensor, weight: Tensor, bias: Tensor | None, *, doubled: bool = False) -> Tensor:
     """The convolution with `weight` (O C 3 3) and zeros around: (B C H W) -> (B O H W), channels-last; where
-    x is to be doubled first, (B O 2H 2W).
+    x is to be doubled first, (B O 2H 2W).  In the weight's numbers; only the result is rounded to x's.
 
     Block by block of rows of tiles, so that beside x and the result little is held; a picture's rows are
     computed alone, so others beside it change nothing.
@@ -90,7 +92,7 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None, *, doubled: bool = 
     x = x.permute(0, 2, 3, 1)  # (B C H W) -> (B H W C)
     y = x.new_empty(batch, rows, side, columns, side, len(weight))
     many = max(1, BLOCK_PIXELS // (side**2 * columns))
-    parts = -(-len(weight) * channels * taps**2 * x.element_size() // KERNEL_BYTES)
+    parts = -(-len(weight) * channels * taps**2 * weight.element_size() // KERNEL_BYTES)
     chunk = -(-len(weight) // parts)
     for out in range(0, len(weight), chunk):
         kernels = _of_weight(weight[out : out + chunk], doubled)
@@ -101,10 +103,13 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None, *, doubled: bool = 
                 seen = x[i, max(0, first) : last]
                 above = max(0, -first)
                 edges = (0, 0, 1, step * columns + 1 - width, above, last - first - above - len(seen))
-                _block(F.pad(seen, edges), kernels, part)
+                made = part if x.dtype == weight.dtype else torch.empty_like(part, dtype=weight.dtype)
+                _block(F.pad(seen.to(weight.dtype), edges), kernels, made)
+                if bias is not None:
+                    made += bias[out : out + chunk]
+                if made is not part:
+                    part.copy_(made)
     y = y.flatten(3, 4).flatten(1, 2)  # (B h S w S O) -> (B h S Sw O) -> (B Sh Sw O)
-    if bias is not None:
-        y += bias
     if not doubled:
         y = y[:, :height, :width].contiguous()  # a copy where the last tiles reach beyond the map
     return y.permute(0, 3, 1, 2)  # -> (B O H W)

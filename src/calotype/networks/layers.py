@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from calotype.networks.convolution import Conv3x3
-from calotype.networks.narrow import Linear
+from calotype.networks.narrow import Conv2d, Linear
 from calotype.networks.norm import GroupNorm
 
 
@@ -31,7 +31,7 @@ class ResidualBlock(nn.Module):
         self.embed = None if embedding_width is None else Linear(embedding_width, out_channels)
         self.norm2 = GroupNorm(groups, out_channels, eps, silu=True)
         self.conv2 = Conv3x3(out_channels, out_channels)
-        self.skip = None if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
+        self.skip = None if channels == out_channels else Conv2d(channels, out_channels, 1)
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         h: Tensor = self.conv1(self.norm1(x))
@@ -51,7 +51,7 @@ class Downsample(nn.Module):
     def __init__(self, channels: int, *, symmetric: bool) -> None:
         super().__init__()
         self.symmetric = symmetric
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1 if symmetric else 0)
+        self.conv = Conv2d(channels, channels, 3, stride=2, padding=1 if symmetric else 0)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.symmetric:

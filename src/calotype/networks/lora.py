@@ -16,11 +16,10 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from calotype.errors import InputError
-from calotype.networks.narrow import widened, working_dtype
+from calotype.networks.narrow import convolve, linear, pointwise, widened, working_dtype
 
 Layer = nn.Linear | nn.Conv2d
 
@@ -63,12 +62,12 @@ class LowRank(Change):
     def output(self, layer: Layer, x: Tensor) -> Tensor:
         """What it adds to the layer's output, never making the whole weight."""
         if isinstance(layer, nn.Linear):
-            return self.scale * F.linear(F.linear(x, self.down), self.up)  # (… C) -> (… r) -> (… O)
+            return self.scale * linear(linear(x, self.down), self.up)  # (… C) -> (… r) -> (… O)
         if self.mid is None:
-            x = _convolve(layer, x, self.down)  # (B C H W) -> (B r H' W')
+            x = convolve(layer, x, self.down)  # (B C H W) -> (B r H' W')
         else:
-            x = _convolve(layer, F.conv2d(x, self.down.flatten(1)[:, :, None, None]), self.mid)
-        return self.scale * F.conv2d(x, self.up[:, :, None, None])  # (B r H' W') -> (B O H' W')
+            x = convolve(layer, pointwise(x, self.down.flatten(1)), self.mid)
+        return self.scale * pointwise(x, self.up)  # (B r H' W') -> (B O H' W')
 
 
 def fresh(layer: Layer, rank: int, alpha: float, generator: torch.Generator) -> LowRank:
@@ -289,9 +288,4 @@ def _output(change: Change, layer: Layer, x: Tensor) -> Tensor:
         return change.output(layer, x)
     weight = change.weight(_wide(widened(layer.weight, x.dtype))).to(x.dtype)
     bias = None if change.bias is None else change.bias.to(x.dtype)
-    return F.linear(x, weight, bias) if isinstance(layer, nn.Linear) else _convolve(layer, x, weight, bias)
-
-
-def _convolve(layer: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """With the layer's steps over the picture: (B C H W), (O C h w) -> (B O H' W')."""
-    return F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation)
+    return linear(x, weight, bias) if isinstance(layer, nn.Linear) else convolve(layer, x, weight, bias)

@@ -3,15 +3,21 @@
 So nothing is converted before the first step, and what never works never is.  A layer widens its weight once,
 for good, or, where memory is short, each time anew: no second copy of the weights then, and steps that take a
 tenth longer (docs/measured.md).  Where networks compute in bf16, a weight of fp16 becomes bf16 likewise.
+
+Where a processor has no units for the 16 bits that were asked for, a layer multiplies in float32 and rounds
+the result: the numbers that such units would give, which PyTorch's emulation takes ten times as long to find.
 """
 
 from collections.abc import Callable
+from functools import partial
 from mmap import ACCESS_COPY, mmap
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from calotype.networks import processor
 
 Widen = Literal["now", "once", "always"]
 """When 16-bit weights of large layers become float32, or bf16, to draw on a CPU: as they are loaded; by the
@@ -56,7 +62,46 @@ class Linear(Narrow, nn.Linear):
     """(… C) -> (… O)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.wide(x), self.bias)
+        return linear(x, self.wide(x), self.bias)
+
+
+class Conv2d(Narrow, nn.Conv2d):
+    """(B C H W) -> (B O H' W')."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return convolve(self, x, self.wide(x), self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """(… C), (O C), (O) -> (… O)."""
+    return _in_units(F.linear, x, weight, bias)
+
+
+def convolve(layer: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """With the layer's steps over the picture: (B C H W), (O C h w), (O) -> (B O H' W')."""
+    steps = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
+    return _in_units(partial(F.conv2d, **steps), x, weight, bias)
+
+
+def pointwise(x: Tensor, weight: Tensor) -> Tensor:
+    """Each pixel by itself: (B C H W), (O C) -> (B O H W)."""
+    return _in_units(F.conv2d, x, weight[:, :, None, None], None)
+
+
+def multiplied(x: Tensor) -> torch.dtype:
+    """The numbers in which a layer multiplies x: float32 for 16 bits that a CPU would emulate."""
+    if x.device.type != "cpu" or processor.multiplies(x.dtype) or torch.is_autocast_enabled("cpu"):
+        return x.dtype
+    return torch.float32
+
+
+def _in_units(function: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A product in the numbers that the processor multiplies, rounded to those of x."""
+    dtype = multiplied(x)
+    if dtype == x.dtype:
+        return function(x, weight, bias)
+    wide = None if bias is None else bias.to(dtype)
+    return function(x.to(dtype), weight.to(dtype), wide).to(x.dtype)
 
 
 def is_narrow(weight: Tensor, dtype: torch.dtype) -> bool:

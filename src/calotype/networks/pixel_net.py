@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 from calotype.errors import InputError
 from calotype.networks.config import PixelNetConfig
 from calotype.networks.layers import EmbeddingMlp, initialise_weights, sinusoids, zero_
+from calotype.networks.narrow import Conv2d
 
 LABEL_SCALE = 16.0
 """ln(sigma)/4 runs over about 2; times this, its sinusoids tell levels apart that differ by a percent."""
@@ -25,9 +26,9 @@ class PixelBlock(nn.Module):
     def __init__(self, width: int, embedding: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv1 = Conv2d(width, width, 3, padding=1)
         self.scale = nn.Linear(embedding, width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         # over each pixel's channels: (B C H W) -> (B H W C) -> (B C H W), no copy where they lie together
@@ -62,7 +63,7 @@ class PixelNet(nn.Module):
             )
         self.config = config
         self.embed = EmbeddingMlp(embedding, embedding)
-        self.enter = nn.Conv2d(4 * config.channels, widths[0], 3, padding=1)
+        self.enter = Conv2d(4 * config.channels, widths[0], 3, padding=1)
 
         def level(i: int) -> PixelLevel:
             return PixelLevel(widths[i], blocks[i], embedding)
@@ -71,9 +72,9 @@ class PixelNet(nn.Module):
         self.down = nn.ModuleList(level(i) for i in range(len(pairs)))
         self.middle = level(-1)
         self.up = nn.ModuleList(level(i) for i in range(len(pairs)))
-        self.shrink = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
-        self.grow = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in pairs)
-        self.leave = nn.Conv2d(widths[0], 4 * config.channels, 3, padding=1)
+        self.shrink = nn.ModuleList(Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
+        self.grow = nn.ModuleList(Conv2d(coarse, 4 * fine, 1) for fine, coarse in pairs)
+        self.leave = Conv2d(widths[0], 4 * config.channels, 3, padding=1)
         initialise_weights(self, generator)
         for module in self.modules():
             if isinstance(module, PixelBlock):

@@ -17,6 +17,7 @@ from calotype.networks.layers import (
     sinusoids,
     zero_,
 )
+from calotype.networks.narrow import Conv2d
 from calotype.networks.norm import GroupNorm
 
 EPS = 1e-5
@@ -93,7 +94,7 @@ class Descent(nn.Module):
         if config.outline_cells:
             self.outline = nn.Linear(config.context_width, channels * config.outline_side**2)
             channels *= 2
-        self.enter = nn.Conv2d(channels, widths[0], 3, padding=1)
+        self.enter = Conv2d(channels, widths[0], 3, padding=1)
         self.skip_channels = [widths[0]]  # of every map kept for the way up
         self.down = nn.ModuleList()
         for i, width in enumerate(widths):
@@ -159,7 +160,7 @@ class UNet(Descent):
             inputs = [channels + skips.pop() for channels in inputs]
             self.up.append(Level(config, i, inputs, Upsample(widths[i]) if i else None))
         self.norm = GroupNorm(config.norm_groups, widths[0], EPS, silu=True)
-        self.leave = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
+        self.leave = Conv2d(widths[0], config.out_channels, 3, padding=1)
         self.initialise()
 
     def initialise(self, generator: Generator | None = None) -> None:
