@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from calotype.networks import processor
 from calotype.networks.convolution import Conv3x3
 from calotype.networks.lora import Adapter, LowRank
-from calotype.networks.narrow import Conv2d, Linear, narrow_layers, working_dtype
+from calotype.networks.narrow import Conv2d, Linear, form, narrow_layers, working_dtype
 
 SIXTEEN = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 
@@ -119,6 +119,7 @@ def test_16_bits_that_would_be_emulated_are_multiplied_in_float32(
 ) -> None:
     layer = copy.deepcopy(layer).to(dtype)
     wide = copy.deepcopy(layer).float()
+    wide.weight.data = wide.weight.data.contiguous(memory_format=form(wide.weight))
     x = normal(*shape).to(dtype)
     expected = wide(x.float())
     monkeypatch.setattr(processor, "UNITS", frozenset())

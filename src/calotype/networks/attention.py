@@ -34,7 +34,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False) -
     if not causal and seen >= MANY and _products_pay(query):
         return by_products(query, key, value)
     if query.device.type != "cpu" or not torch.is_grad_enabled() or tokens * seen > 1024 * 1024:
-        dtype = multiplied(query)
+        dtype = multiplied(query.dtype, query.device)
         asked = query.to(dtype), key.to(dtype), value.to(dtype)
         return F.scaled_dot_product_attention(*asked, is_causal=causal).to(query.dtype)
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (B heads N L)

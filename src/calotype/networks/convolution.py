@@ -69,7 +69,7 @@ class Conv3x3(Conv2d):
     ) -> bool:
         return (
             x.device.type == "cpu"
-            and multiplied(x) == dtype
+            and multiplied(x.dtype, x.device) == dtype
             and not torch.is_grad_enabled()
             and not torch.compiler.is_compiling()
             and not torch.is_autocast_enabled("cpu")

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from calotype.errors import InputError
-from calotype.networks.narrow import convolve, linear, pointwise, widened, working_dtype
+from calotype.networks.narrow import convolve, linear, multiplied, pointwise, widened, working_dtype
 
 Layer = nn.Linear | nn.Conv2d
 
@@ -244,7 +244,7 @@ class Adapter:
         setattr(owner, name, value)
 
     def _merge(self, layer: Layer, changes: Sequence[tuple[Change, float]], dtype: torch.dtype) -> None:
-        own = _wide(widened(layer.weight, dtype))
+        own = _wide(widened(layer.weight, multiplied(dtype, layer.weight.device)))
         weight = own.clone()
         bias = None if layer.bias is None else _wide(layer.bias).clone()
         for change, strength in changes:
@@ -286,6 +286,7 @@ def _moved(change: Change, device: torch.device, dtype: torch.dtype) -> Change:
 def _output(change: Change, layer: Layer, x: Tensor) -> Tensor:
     if isinstance(change, LowRank):
         return change.output(layer, x)
-    weight = change.weight(_wide(widened(layer.weight, x.dtype))).to(x.dtype)
+    own = widened(layer.weight, multiplied(x.dtype, x.device))
+    weight = change.weight(_wide(own)).to(x.dtype)
     bias = None if change.bias is None else change.bias.to(x.dtype)
     return linear(x, weight, bias) if isinstance(layer, nn.Linear) else convolve(layer, x, weight, bias)
