@@ -6,7 +6,7 @@
 One file of random weights, the same inputs for all; each side's U-Net at three noise levels and its decoder,
 in float32 and again rounded.  Prints each side's relative error |rounded - float32| / |float32| (root mean
 square), and how far the two sides' float32 lie apart.  The weights are those of speed.py.  With `--products`
-Calotype's attention is as on processors with vectors of bf16, whatever this one has.
+Calotype works as on processors with vectors of bf16, whatever this one has: slowly, where that is emulated.
 """
 
 from __future__ import annotations
@@ -102,12 +102,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--products", action="store_true", help="attention by plain products")
+    parser.add_argument("--products", action="store_true", help="as on processors with vectors of bf16")
     parser.add_argument("--weights", type=Path, help="a folder to keep them in; default: a temporary one")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     if given.products:
-        processor.multiplies_bf16_in_vectors = lambda: True
+        processor.UNITS = frozenset({"avx512_bf16"})
     with weights(given.weights) as place:
         print(json.dumps(measure(place, given.size, getattr(torch, given.dtype)), indent=1))
 

@@ -41,6 +41,23 @@ def test_an_older_torch_is_asked_otherwise(monkeypatch: pytest.MonkeyPatch) -> N
     assert precision.reduced("cpu") is None
 
 
+@pytest.mark.parametrize(
+    ("units", "there"),
+    [
+        ({"avx512_bf16": True}, False),
+        ({"avx512_bf16": True, "avx512_fp16": True}, True),
+        ({"neon": True, "fp16_arith": True}, True),
+    ],
+)
+def test_fp16_has_units_of_its_own(
+    units: dict[str, bool], there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units)
+    monkeypatch.setattr(processor, "UNITS", processor.told())
+    assert processor.multiplies(torch.float16) == there
+    assert processor.multiplies(torch.float32)
+
+
 @pytest.mark.parametrize(("supported", "expected"), [(True, "bf16"), (False, "fp16")])
 def test_gpus(supported: bool, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: supported)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from calotype.networks import processor
+from calotype.networks import narrow, processor
 from calotype.networks.convolution import Conv3x3
 from calotype.networks.lora import Adapter, LowRank
 from calotype.networks.narrow import Conv2d, Linear, form, narrow_layers, working_dtype
@@ -110,6 +110,7 @@ def test_a_network_without_numbers_runs() -> None:
     [
         (Linear(600, 50), (2, 3, 600)),
         (Linear(600, 50, bias=False), (600,)),
+        (Conv2d(60, 50, 1), (2, 60, 7, 6)),
         (Conv2d(60, 50, 3, stride=2, padding=1), (2, 60, 7, 6)),
         (Conv3x3(60, 50), (2, 60, 7, 6)),
     ],
@@ -123,15 +124,70 @@ def test_16_bits_that_would_be_emulated_are_multiplied_in_float32(
     x = normal(*shape).to(dtype)
     expected = wide(x.float())
     monkeypatch.setattr(processor, "UNITS", frozenset())
-    assert torch.equal(layer(x), expected.to(dtype))
+    made = layer(x)
+    assert torch.equal(made, expected.to(dtype)) or isinstance(layer, Conv2d)  # its kernels may sum otherwise
+    torch.testing.assert_close(made.float(), expected, rtol=torch.finfo(dtype).eps, atol=1e-4)
     layer.weight.data = layer.weight.data.to(torch.bfloat16 if dtype == torch.float16 else torch.float16)
     assert layer(x).dtype == dtype
     layer.weight.data = layer.weight.data.to(dtype)
     with torch.autocast("cpu", dtype):  # which emulates, where somebody asks for it
         assert layer(x).dtype == dtype
     monkeypatch.setattr(processor, "UNITS", processor.OF_BF16 | processor.OF_FP16)
-    emulated = layer(x)
-    assert (emulated - expected).norm() < 0.01 * expected.norm()
+    plain = nn.Linear.forward if isinstance(layer, Linear) else nn.Conv2d.forward
+    assert torch.equal(layer(x), plain(layer, x))  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_in_float32_some_rows_at_once(layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch) -> None:
+    bf16, seen = torch.bfloat16, []
+
+    class Watched(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            made = function(*args, **(kwargs or {}))
+            if isinstance(made, Tensor) and made.dtype == torch.float32:
+                seen.append(made.numel())
+            return made
+
+    monkeypatch.setattr(narrow, "ROWS", 7)
+    monkeypatch.setattr(narrow, "NUMBERS", 30)
+    monkeypatch.setattr(processor, "UNITS", frozenset())
+    for layer, shape in ((Linear(5, 6), (3, 11, 5)), (Conv2d(5, 6, 1), (3, 5, 4, 3)), (Linear(5, 6), (0, 5))):
+        layer.to(bf16)
+        x = normal(*shape).to(bf16)
+        x = x.to(memory_format=layout) if x.ndim == 4 else x
+        expected = copy.deepcopy(layer).float()(x.float())
+        with Watched():
+            made = layer(x)
+        assert made.shape == expected.shape
+        torch.testing.assert_close(made.float(), expected, rtol=torch.finfo(bf16).eps, atol=1e-4)
+    assert max(seen) <= 7 * 6
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("keeps", [True, False])
+def test_it_compiles(keeps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor, "UNITS", frozenset())
+    network = nn.Sequential(Conv2d(4, 6, 1), Conv3x3(6, 5), nn.Flatten(2), Linear(20, 3)).to(torch.bfloat16)
+    for layer in narrow_layers(network).values():
+        layer.weight.data, layer.keeps = layer.weight.data.half(), keeps
+    x = normal(2, 4, 4, 5).bfloat16()
+    expected = network(x)
+    made = torch.compile(network, fullgraph=True, backend="eager")(x)
+    torch.testing.assert_close(made, expected, rtol=0.02, atol=0.02)
+
+
+def test_a_convolution_goes_over_edges_and_groups_as_it_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = normal(2, 4, 5, 6)
+    for how in ({"padding": 1, "padding_mode": "replicate"}, {"groups": 2}, {"dilation": 2}):
+        for kernel in (3, 1):
+            layer = Conv2d(4, 6, kernel, **how)  # type: ignore[arg-type]
+            expected = nn.Conv2d.forward(layer, x)
+            assert torch.equal(layer(x), expected)
+            with monkeypatch.context() as patch:
+                patch.setattr(processor, "UNITS", frozenset())
+                made = layer.bfloat16()(x.bfloat16())
+            assert (made - expected).norm() < 0.01 * expected.norm()
 
 
 @SIXTEEN

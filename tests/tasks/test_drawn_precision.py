@@ -54,7 +54,7 @@ def test_from_the_command_line(
     words = ["generate", "a red apple", "--model", str(tiny_file), "--steps", "2", "--seed", "7"]
     monkeypatch.setattr(processor, "multiplies_bf16", lambda: False)
     assert command([*words, "--precision", "bf16", "-o", str(out)]) == 0
-    assert "no units for 16 bits" in capsys.readouterr().err
+    assert "bf16 spares memory on this machine, and no time" in capsys.readouterr().err
     image, record = picture.read(out)
     assert record.precision == "bf16"
     assert command(["replay", str(out), "--model", str(tiny_file)]) == 0

@@ -15,6 +15,7 @@ from calotype.cli import main as cli
 from calotype.diffusion.grids import exponential
 from calotype.errors import InputError
 from calotype.models.pixel_diffusion import PixelDiffusion, build_pixel, tiny_photo
+from calotype.networks import processor
 from calotype.tasks.noise_level import (
     CameraNoise,
     estimate_camera,
@@ -286,7 +287,12 @@ def test_intervals_and_maps() -> None:
     assert (np.diff(brightness) > 0).all()
 
 
-def test_the_commands(gaussian: PixelDiffusion, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands(
+    gaussian: PixelDiffusion,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = tmp_path / "m.safetensors"
     native.save_pixel(model, gaussian)
     picture, mask, out = tmp_path / "in.png", tmp_path / "mask.png", tmp_path / "out.png"
@@ -300,7 +306,9 @@ def test_the_commands(gaussian: PixelDiffusion, tmp_path: Path, capsys: pytest.C
     capsys.readouterr()
     assert cli.run(["denoise", str(picture), *common]) == 0
     assert "estimated noise" in capsys.readouterr().out
+    monkeypatch.setattr(processor, "UNITS", frozenset())
     assert cli.run(["denoise", str(picture), *common, "--gain", "0.01", "--fast"]) == 0
+    assert "--fast changes nothing" in capsys.readouterr().err
     assert cli.run(["inpaint", str(picture), str(mask), *common, "--jacobian"]) == 0
     assert cli.run(["deblur", str(picture), *common, "--blur", "1"]) == 0
     assert cli.run(["upscale", str(picture), *common, "--scale", "2"]) == 0

@@ -61,6 +61,13 @@ def clipped_sum(
     return sums
 
 
+def test_no_layer_goes_the_long_way_of_working_twice(objective: DiffusionObjective, tmp_path: Path) -> None:
+    private = Private(options(), 12, tmp_path, resume=False)
+    private.attach(objective, torch.optim.SGD(objective.parameters(), lr=1.0))
+    twice = [name for name, layer in objective.named_modules() if hasattr(layer, "ft_compute_sample_grad")]
+    assert not twice
+
+
 @pytest.mark.verify
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_the_gradient_is_the_clipped_sum_and_noise_of_its_size(

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from calotype.tasks.request import Request, ResolvedRequest
 
 
-NO_UNITS = "calotype: this machine has no units for 16 bits; they spare memory on it, and no time."
-
-
 @dataclass(frozen=True)
 class Places:
     """Where pictures go, as the person said it."""
@@ -137,11 +134,13 @@ def draw(
 
 def in_precision(name: str | None, place: torch.device) -> torch.dtype:
     """What networks are to compute in; told to the person where the device has no units for it."""
-    from calotype.models.precision import chosen, reduced
+    from calotype.models.precision import chosen, named
+    from calotype.networks import processor
 
     dtype = chosen(name, place)
-    if dtype.itemsize < 4 and reduced(place) is None:
-        print(NO_UNITS, file=sys.stderr)
+    if place.type == "cpu" and not processor.multiplies(dtype):
+        told = f"{named(dtype)} spares memory on this machine, and no time"
+        print(f"calotype: {told}, as it has no units for it.", file=sys.stderr)
     return dtype
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from calotype.cli import safety
-from calotype.cli.drawing import NO_UNITS
 
 if TYPE_CHECKING:
     from calotype.models.pixel_diffusion import PixelDiffusion
@@ -222,7 +221,9 @@ def _opened(
     place = pick_device(device)
     kind = reduced(place) if fast else "float32"
     if kind is None:
-        print(NO_UNITS, file=sys.stderr)
+        print(
+            "calotype: this machine has no units for 16 bits; --fast changes nothing on it.", file=sys.stderr
+        )
     return photo, native.load_pixel(find(model), place, DTYPES[kind or "float32"])
 
 

@@ -1,7 +1,8 @@
 """Which number type a device computes in fastest: the one place that decides it.
 
-A processor without units for 16-bit numbers emulates them: on an AVX2 CPU a matrix product in bf16 takes 130
-times as long as in float32.  So nothing is computed in 16 bits unless the device says that it can, or the
+On a processor without units for 16-bit numbers PyTorch emulates them: on an AVX2 CPU a matrix product in bf16
+takes 130 times as long as in float32.  Networks that draw go round that (networks/narrow.py), and win memory
+but no time; trainings do not.  So nothing is computed in 16 bits unless the device says that it can, or the
 person asked for it by name.
 """
 

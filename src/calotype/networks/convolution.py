@@ -1,14 +1,15 @@
 """3x3 convolutions by Winograd's F(4x4, 3x3): 36 products where there were 144 (Lavin & Gray 2016,
 arXiv:1509.09308, section 4.3).
 
-PyTorch's CPU kernels multiply and add directly.  In float32, on maps that are large beside the weights, the
-detour through tiles of 6x6 pixels takes about half of the time.  Polynomials are multiplied by their values
-at 0, ±A, ±B and infinity.  The usual ±1 and ±2 cost a digit; with points near ±c and ±1/c (Alam et al. 2022,
-ACM Trans. Embedded Comput. Syst. 21(6)) rounding errors are of the size of the direct kernels'.
+PyTorch's CPU kernels multiply and add directly.  In float32, in which 16 bits are multiplied too that a
+processor has no units for (narrow.py), the detour through tiles of 6x6 pixels takes about half of the time on
+maps that are large beside the weights.  Polynomials are multiplied by their values at 0, ±A, ±B and infinity.
+The usual ±1 and ±2 cost a digit; with points near ±c and ±1/c (Alam et al. 2022, ACM Trans. Embedded Comput.
+Syst. 21(6)) rounding errors are of the size of the direct kernels'.
 
 A map doubled by repeating its pixels need not be made: with F(2x2, 3x3) a tile of it is a b b c along either
-axis, whose transform (eq. 10) is a - b, 2b, 0, b - c: 9 products where there were 36.  In 16 bits, which
-hold no such differences, sums of weights spare products: a pixel of the result sees 2x2 pixels, so it takes
+axis, whose transform (eq. 10) is a - b, 2b, 0, b - c: 9 products where there were 36.  Products of 16 bits
+hold no such differences; there sums of weights spare some: a pixel of the result sees 2x2 pixels, so it takes
 16 where there were 36.
 """
 

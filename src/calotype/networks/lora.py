@@ -286,7 +286,7 @@ def _moved(change: Change, device: torch.device, dtype: torch.dtype) -> Change:
 def _output(change: Change, layer: Layer, x: Tensor) -> Tensor:
     if isinstance(change, LowRank):
         return change.output(layer, x)
-    own = widened(layer.weight, multiplied(x.dtype, x.device))
-    weight = change.weight(_wide(own)).to(x.dtype)
-    bias = None if change.bias is None else change.bias.to(x.dtype)
+    dtype = multiplied(x.dtype, x.device)
+    weight = change.weight(_wide(widened(layer.weight, dtype))).to(dtype)
+    bias = None if change.bias is None else change.bias.to(dtype)
     return linear(x, weight, bias) if isinstance(layer, nn.Linear) else convolve(layer, x, weight, bias)

@@ -16,7 +16,7 @@ UNITS = told()
 """Asked once, since compiled networks cannot ask."""
 OF_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16", "sve_bf16"})
 """Of these, what multiplies bf16 on x86 and ARM processors."""
-OF_FP16 = frozenset({"avx512_fp16", "amx_fp16", "fp16"})
+OF_FP16 = frozenset({"avx512_fp16", "amx_fp16", "fp16_arith"})
 
 
 def multiplies(dtype: torch.dtype) -> bool:

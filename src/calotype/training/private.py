@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from calotype import durable
 from calotype.errors import InputError, TrainingError
 from calotype.networks.convolution import Conv3x3
+from calotype.networks.narrow import Conv2d, Linear
 from calotype.networks.norm import GroupNorm
 from calotype.training.config import DiffusionTraining
 from calotype.training.objective import Objective
@@ -80,7 +81,8 @@ class Private:
         library = _opacus("grad_sample")
         known = library.GradSampleHooks.GRAD_SAMPLERS
         # opacus takes its patches by the strides of (B C H W), which channels-last pictures do not have
-        known |= {GroupNorm: _of_norm, Conv3x3: _of_convolution, nn.Conv2d: _of_convolution}
+        known |= {GroupNorm: _of_norm, Conv3x3: _of_convolution, Conv2d: _of_convolution}
+        known[Linear] = known[nn.Linear]  # which it looks up by the very class
         library.GradSampleHooks(objective)
         self._optimizer = _opacus("optimizers").DPOptimizer(
             optimizer,
