@@ -107,7 +107,15 @@ def test_diffusers_draws_a_written_folder_as_we_do(name: str, kind: str, tmp_pat
     assert float((found - wanted).abs().max() / wanted.abs().max()) <= 2e-5
 
 
-@pytest.mark.parametrize("name", ["sd1", "sd1-inpainting", "lcm", "sdxl", "sdxl-refiner"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sd1",
+        "lcm",
+        "sdxl",
+        *(pytest.param(name, marks=pytest.mark.verify) for name in ("sd1-inpainting", "sdxl-refiner")),
+    ],
+)
 def test_pictures_from_folder_file_and_command(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
