@@ -8,7 +8,7 @@ Where a processor has no units for the 16 bits that were asked for, a layer mult
 the result: the sums that such units would give, which PyTorch's emulation takes ten times as long to find.
 It does so some rows at once, so that little is ever held in float32.  Weights that lie in their file stay in
 its 16 bits; if those are fp16's, and the network computes in bf16, they are not rounded to it, and its error
-is a sixth less.
+is a seventh less.
 """
 
 from collections.abc import Callable
