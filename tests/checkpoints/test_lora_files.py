@@ -239,7 +239,7 @@ def features_of_eights(told: Tensor) -> Tensor:
     return told.reshape(1, -1)[:, :each].repeat(2, 6).double()
 
 
-@pytest.mark.parametrize("name", ["sd1", "sdxl"])
+@pytest.mark.parametrize("name", ["sd1", pytest.param("sdxl", marks=pytest.mark.verify)])
 def test_the_same_picture_as_diffusers(name: str, tmp_path: Path) -> None:
     """Text encoders, U-Net and a taught word at once, through both pipelines: the same latents."""
     from diffusers import DDIMScheduler
@@ -274,7 +274,7 @@ def test_the_same_picture_as_diffusers(name: str, tmp_path: Path) -> None:
     assert relative_error(plain.latents / (1 + schedule.sigma_min**2) ** 0.5, ours) > 0.01
 
 
-@pytest.mark.parametrize("name", ["sd1", "sdxl"])
+@pytest.mark.parametrize("name", ["sd1", pytest.param("sdxl", marks=pytest.mark.verify)])
 @torch.no_grad()
 def test_what_is_written_is_what_diffusers_reads(name: str, tmp_path: Path) -> None:
     model = random(name)

@@ -171,6 +171,7 @@ def test_the_loss_falls_where_the_control_picture_tells_what_words_do_not(
     assert after < 0.95 * blind, "it has learnt to look"
 
 
+@pytest.mark.verify
 def test_an_interrupted_run_ends_with_the_same_bits(
     file_of: Callable[[str], Path], data: DataSet, tmp_path: Path
 ) -> None:

@@ -61,6 +61,7 @@ def clipped_sum(
     return sums
 
 
+@pytest.mark.verify
 def test_no_layer_goes_the_long_way_of_working_twice(objective: DiffusionObjective, tmp_path: Path) -> None:
     private = Private(options(), 12, tmp_path, resume=False)
     private.attach(objective, torch.optim.SGD(objective.parameters(), lr=1.0))

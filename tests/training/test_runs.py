@@ -122,7 +122,7 @@ def test_an_interrupted_autoencoder_run_ends_with_the_same_bits(data: DataSet, t
     "settings",
     [
         (),
-        ("train_text_encoder=false",),
+        pytest.param(("train_text_encoder=false",), marks=pytest.mark.verify),
         pytest.param(("noise_levels=logit_normal", "weighting=uniform"), marks=pytest.mark.verify),
         pytest.param(("optimizer=muon",), marks=pytest.mark.verify),
     ],

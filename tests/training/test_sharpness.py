@@ -110,6 +110,7 @@ def test_the_distance_grows_with_blur_and_is_nothing_for_pictures_alike() -> Non
     torch.testing.assert_close(eye(clear, blurred[1]), by_hand, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.verify
 def test_a_run_with_both_is_exact_and_leaves_the_autoencoder_alone(shapes: Path, tmp_path: Path) -> None:
     data = read_data(shapes, 32, strict=True, watch=lambda *_: None)
     settings = ["adversarial_weight=0.1", "adversarial_from=3", "perceptual_weight=0.2", "evaluate_every=8"]

@@ -274,6 +274,7 @@ def test_models_that_are_told_more_are_refused(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.verify
 def test_dreambooth_learns_the_subject_beside_its_class(files: Files, data: DataSet, tmp_path: Path) -> None:
     base = Base.of(str(files("sd1")))
     run = dreambooth_run(base, data, tmp_path / "run")
