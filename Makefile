@@ -27,7 +27,7 @@ demo: install
 	$(BIN)/calotype generate "a red apple" --seed 7 -o demo.png
 
 test: install-dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: install-dev
 	$(BIN)/ruff check .

@@ -84,28 +84,28 @@ class Conv2d(Narrow, nn.Conv2d):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """(… C), (O C), (O) -> (… O)."""
-    if in_units(x) or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if _has_units(x) or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return _in_units(F.linear, x, weight, bias)
     rows = x.reshape(-1, x.shape[-1])  # (… C) -> (N C)
     y = x.new_empty(len(rows), len(weight))
-    weight = weight.float()
+    weight, bias = weight.float(), None if bias is None else bias.float()
     many = max(ROWS, NUMBERS // sum(weight.shape))
     for some, into in zip(rows.split(many), y.split(many), strict=True):
-        into.copy_(F.linear(some.float(), weight, None if bias is None else bias.float()))
+        into.copy_(F.linear(some.float(), weight, bias))
     return y.reshape(*x.shape[:-1], len(weight))  # (N O) -> (… O)
 
 
 def convolve(layer: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """As the layer goes over the picture: (B C H W), (O C h w), (O) -> (B O H' W')."""
     pixels = weight.shape[2:] == (1, 1) and layer.stride == (1, 1) and layer.padding == (0, 0)
-    if pixels and layer.groups == 1 and not in_units(x):
+    if pixels and layer.groups == 1 and not _has_units(x):
         return pointwise(x, weight.flatten(1), bias)  # (O C 1 1) -> (O C)
     return _in_units(layer._conv_forward, x, weight, bias)
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Each pixel by itself: (B C H W), (O C), (O) -> (B O H W)."""
-    if in_units(x):
+    if _has_units(x):
         return F.conv2d(x, weight[:, :, None, None], bias)
     return linear(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)  # by (B H W C)
 
@@ -117,14 +117,14 @@ def multiplied(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     return torch.float32
 
 
-def in_units(x: Tensor) -> bool:
+def _has_units(x: Tensor) -> bool:
     """Whether a layer multiplies x in its own numbers."""
     return multiplied(x.dtype, x.device) == x.dtype
 
 
 def _in_units(function: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A product in the numbers that the processor multiplies, rounded to those of x."""
-    if in_units(x):
+    if _has_units(x):
         return function(x, weight, bias)
     return function(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
 
