@@ -86,6 +86,7 @@ def test_a_job_that_left_the_stage_is_not_lost(live: Live, browser: Browser) -> 
     from playwright.sync_api import expect
 
     page, wrong = opened(browser, live.address, locale="en-US")
+    page.wait_for_load_state("networkidle")  # what is done already comes one by one
     before = page.locator("#gallery li").count()
     for seed in (1, 2):
         draw(page, "a green car", count=2, steps=30, seed=seed)
